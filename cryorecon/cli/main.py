@@ -1,0 +1,166 @@
+"""The command ``cryorecon``: finds the subcommand, imports its module alone and turns failures into one line.
+
+A subcommand is a module ``cryorecon/cli/<name>.py`` with a docstring (its help), ``add_args(parser)`` and
+``main(args)``. It imports PyTorch and the like inside ``main``, so that help costs nothing.
+"""
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import NoReturn
+
+from cryorecon import __version__
+from cryorecon.errors import InputError
+
+GROUPS: dict[str, dict[str, str]] = {
+    "Prepare": {
+        "inspect": "say what a file is and what looks wrong with it",
+        "preprocess": "prepare a data set from a star or cs file: crop, window, normalise",
+        "simulate": "make particle images of a molecule that moves, with their truth",
+    },
+    "Reconstruct": {
+        "backproject": "one map and its half maps from images with known poses",
+        "train_nn": "one map by a network, poses known",
+        "train_vae": "conformations: a latent coordinate for each particle and a map for each coordinate",
+    },
+    "Look": {
+        "analyze": "principal components, clusters, trajectories and pictures of a run",
+        "eval_vol": "maps at given latent coordinates",
+    },
+    "Judge": {
+        "eval_fsc": "Fourier shell correlation of two maps, with resolution",
+        "eval_images": "how well each image fits its own prediction",
+        "eval_states": "a run's maps against the true conformations of a simulation",
+    },
+    "Convert": {
+        "parse_pose_star": "poses from a RELION star file",
+        "parse_ctf_star": "CTF parameters from a RELION star file",
+        "parse_pose_csparc": "poses from a cryoSPARC cs file",
+        "parse_ctf_csparc": "CTF parameters from a cryoSPARC cs file",
+        "downsample": "Fourier-crop a stack or a map to a smaller box",
+        "write_star": "a RELION star file from images, poses and CTF",
+        "filter": "keep chosen particles of a star, cs, pickle or stack",
+    },
+}
+COMMANDS: tuple[str, ...] = tuple(name for group in GROUPS.values() for name in group)
+
+USER_ERROR, INTERRUPTED, READER_GONE = 2, 130, 141  # the shell's 128 + SIGINT, 128 + SIGPIPE
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like every other error of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+
+def overview() -> str:
+    """What ``cryorecon --help`` prints."""
+    about = "From noisy particle images to the shapes of a molecule and how it moves."
+    lines = ["usage: cryorecon COMMAND [options]", "", about]
+    for group, commands in GROUPS.items():
+        lines += ["", f"{group}:", *(f"  {name:<18} {text}" for name, text in commands.items())]
+    return "\n".join([*lines, "", "`cryorecon COMMAND --help` tells more; `cryorecon --version` says which this is."])
+
+
+def command(name: str) -> ModuleType:
+    """The module of subcommand ``name``.
+
+    Raises
+    ------
+    InputError: there is no such command; the nearest one is named.
+    """
+    if name not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name.lower().replace("-", "_"), COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "`cryorecon --help` lists them"
+        raise InputError(f"expected a command, found {name!r}; {hint}")
+    return importlib.import_module(f"cryorecon.cli.{name}")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Do what ``argv`` says; failures are raised.
+
+    Raises
+    ------
+    InputError: no such command, or arguments that it doesn't take.
+    """
+    if argv[0] in ("-h", "--help"):
+        print(overview())
+    elif argv[0] == "--version":
+        print(f"cryorecon {__version__}")
+    else:
+        module = command(argv[0])
+        parser = _Parser(prog=f"cryorecon {argv[0]}", description=module.__doc__, allow_abbrev=False,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.add_args(parser)
+        module.main(parser.parse_args(argv[1:]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's own) and return its exit code.
+
+    0: done. 2: bad input, told in one line on stderr. 130: interrupted. 141: nobody reads what it prints. Anything else
+    that goes wrong is a defect of cryorecon and shows its traceback.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        print(overview(), file=sys.stderr)
+        return USER_ERROR
+    try:
+        with _one_line_warnings():
+            run(argv)
+        sys.stdout.flush()
+    except InputError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt as error:  # a command that knows how to go on says so in the exception
+        print("\n" + ": ".join(["cryorecon: interrupted", *map(str, error.args)]), file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
+        return READER_GONE
+    except OSError as error:
+        return _complain(_system_message(error))
+    return 0
+
+
+def _complain(message: str) -> int:
+    print("cryorecon: error: " + " ".join(message.split()), file=sys.stderr)
+    return USER_ERROR
+
+
+def _system_message(error: OSError) -> str:
+    """One line for a failure of the file system; raises ``error`` again where it is none of the user's doing."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    # numpy's tofile counts what it could not write and forgets why
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error)):
+        return f"{where}expected room to write, found no space left on the device; free some and run the command again"
+    if error.filename is None:
+        raise error
+    return f"{where}expected a file that can be opened, found: {error.strerror}; check the path and its permissions"
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Within, a warning prints as ``cryorecon: warning: ...`` without the source line that raised it."""
+    before = warnings.formatwarning
+
+    def one_line(message: Warning | str, *_: object, **__: object) -> str:
+        return f"cryorecon: warning: {message}\n"
+
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""cryoSPARC's ``.cs`` files: a numpy table of particles.
+
+``alignments3D/pose`` is a rotation vector whose matrix is the transpose of ours; ``alignments3D/shift`` is in pixels of
+``alignments3D/psize_A`` (of the blob where that is absent) and has our sign.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryorecon.data.files import require_file
+from cryorecon.data.metadata import Metadata
+from cryorecon.errors import InputError
+from cryorecon.geometry import rotations
+from cryorecon.imaging.ctf import Optics
+
+
+def read_table(path: str | Path) -> np.ndarray:
+    """The file's structured array. Raises :class:`InputError` where it is none (newer ``CSDAT`` files, ``.csg``
+    groups)."""
+    path = require_file(path, "a cryoSPARC .cs file")
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic != b"\x93NUMPY":
+        raise InputError(f"{path}: expected a .cs file in numpy's format, found {magic!r} at its beginning; export the "
+                         "particles from cryoSPARC (Export job) or save them with cryosparc-tools as numpy")
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path}: expected a .cs file, found a damaged one ({error}); copy it again") from error
+    if table.dtype.names is None or table.ndim != 1 or not len(table):
+        raise InputError(f"{path}: expected a table of particles, found an array {table.shape} of {table.dtype}")
+    return table
+
+
+def read_cs(path: str | Path, alignment: str = "alignments3D") -> Metadata:
+    """Metadata of a ``.cs`` file's particles.
+
+    ``alignment``: the field that holds the poses; ``alignments_class_<k>`` of an ab-initio or heterogeneous job's
+    class, or ``alignments3D_multi``, where the most probable class is taken. Raises :class:`InputError`.
+    """
+    path = Path(path)
+    table = read_table(path)
+    fields = table.dtype.names or ()
+    stacks, file_index, frame = _images(table)
+    rotation, shift = _poses(table, alignment, path)
+    split = f"{alignment}/split" if f"{alignment}/split" in fields else "alignments3D/split"
+    half = table[split].astype(np.int64) + 1 if split in fields else None
+    if half is not None and not np.isin(half, (1, 2)).all():
+        half = None
+    shape = np.unique(table["blob/shape"]) if "blob/shape" in fields else np.zeros(0)
+    if len(shape) > 1:
+        raise InputError(f"{path}: expected one box, found {', '.join(f'{s} px' for s in shape)} in blob/shape; use "
+                         "one at a time")
+    optics, lacking = _optics(table)
+    pixel = table["blob/psize_A"].astype(np.float64) if "blob/psize_A" in fields else None
+    return Metadata(
+        path, stacks, file_index, frame, apix=pixel,
+        box=int(shape[0]) if len(shape) else None, optics=optics, rotation=rotation, shift=shift,
+        shift_in_pixels=_shift_pixel(table, alignment) is None, half=half, lacking=lacking,
+    )
+
+
+def _images(table: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+    if not {"blob/path", "blob/idx"} <= set(table.dtype.names or ()):
+        return [], np.zeros(len(table), np.int32), np.arange(len(table))
+    names, file_index = np.unique(table["blob/path"], return_inverse=True)
+    stacks = [(name.decode() if isinstance(name, bytes) else str(name)).lstrip(">") for name in names]
+    return stacks, file_index.reshape(-1).astype(np.int32), table["blob/idx"].astype(np.int64)
+
+
+def _shift_pixel(table: np.ndarray, alignment: str) -> np.ndarray | None:
+    """Å per pixel of the shifts ``(N,)``; None where the file doesn't say."""
+    for name in (f"{alignment}/psize_A", "blob/psize_A"):
+        if name in (table.dtype.names or ()):
+            return table[name].astype(np.float64)
+    return None
+
+
+def _poses(table: np.ndarray, alignment: str, path: Path) -> tuple[Tensor | None, Tensor | None]:
+    """Rotations ``(N, 3, 3)`` and shifts ``(N, 2)`` in Å (pixels where no pixel size is known)."""
+    fields = table.dtype.names or ()
+    if f"{alignment}/pose" not in fields:
+        if alignment == "alignments3D":
+            return None, None
+        held = sorted({name.split("/")[0] for name in fields if name.endswith("/pose")})
+        raise InputError(f"{path}: expected poses under {alignment}, found {', '.join(held) or 'none'}")
+    pose, shift = table[f"{alignment}/pose"], table[f"{alignment}/shift"]
+    if pose.ndim == 3:  # one pose for each class
+        best = table[f"{alignment}/class_posterior"].argmax(1)
+        pose, shift = pose[np.arange(len(table)), best], shift[np.arange(len(table)), best]
+    rotation = rotations.from_rotation_vector(torch.from_numpy(pose.astype(np.float64))).transpose(-1, -2)
+    moved = torch.from_numpy(shift.astype(np.float64))
+    pixel = _shift_pixel(table, alignment)
+    return rotation.float(), (moved if pixel is None else moved * torch.from_numpy(pixel)[:, None]).float()
+
+
+def _optics(table: np.ndarray) -> tuple[Optics | None, tuple[str, ...]]:
+    fields = table.dtype.names or ()
+    if "ctf/df1_A" not in fields:
+        return None, ()
+    needed = ("ctf/df2_A", "ctf/df_angle_rad", "ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast")
+    lacking = tuple(name for name in needed if name not in fields)
+    if lacking:
+        return None, lacking
+
+    def column(name: str, default: float = 0.0) -> np.ndarray:
+        return table[name].astype(np.float64) if name in fields else np.full(len(table), default)
+
+    return Optics.from_columns(
+        len(table), defocus_u=column("ctf/df1_A"), defocus_v=column("ctf/df2_A"),
+        astigmatism=column("ctf/df_angle_rad"), voltage=column("ctf/accel_kv"), cs=column("ctf/cs_mm"), amplitude_contrast=column("ctf/amp_contrast"),
+        phase_shift=column("ctf/phase_shift_rad"), b_factor=column("ctf/bfactor"),
+    ), ()

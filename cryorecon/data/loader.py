@@ -1,0 +1,171 @@
+r"""Batches for learning: spectra matched to their CTF and whitened, whole particles together.
+
+Only :class:`Batch` crosses from files into learning. With noise power ``sigma^2(k)`` the energy in nats of a prediction
+``v`` shifted by ``S`` is ``norm + sum_k (power |v|^2 - 2 Re(conj(data) S v))`` with ``data = y_1 / sigma^2`` and
+``power = c^2 / sigma^2``, where ``y_1 = c y``, or the images as they come where they are CTF-premultiplied.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryorecon.data.stack import ParticleStack
+from cryorecon.geometry.grid import Grid, Selection
+from cryorecon.imaging.ctf import ctf
+from cryorecon.imaging.masks import window
+
+CACHE_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Matched data of B images.
+
+    data: ``(B, P)`` complex, ``y_1 / sigma^2``. power: ``(B, P)``, ``c^2 / sigma^2``. norm: ``(B,)``,
+    ``sum |y|^2 / sigma^2`` (0 for premultiplied images, whose energy then lacks a constant).
+    image, particle: ``(B,)`` int64 ids within the stack. selection: which of the grid's points these are.
+    """
+
+    data: Tensor
+    power: Tensor
+    norm: Tensor
+    image: Tensor
+    particle: Tensor
+    selection: Selection = field(default_factory=lambda: slice(None))
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def select(self, selection: Selection, weight: Tensor | None = None) -> "Batch":
+        """The same at a selection of the grid's points; ``norm`` stays that of the whole.
+
+        ``weight``: one factor per selected point on its share of the energy (importance sampling).
+        """
+        data, power = self.data[:, selection], self.power[:, selection]
+        if weight is not None:
+            data, power = data * weight, power * weight
+        return Batch(data, power, self.norm, self.image, self.particle, selection)
+
+    def split(self, size: int) -> Iterator["Batch"]:
+        """Parts of ``size`` images."""
+        for i in range(0, len(self), size):
+            yield self.at(slice(i, i + size))
+
+    def at(self, index: slice | Tensor) -> "Batch":
+        """Some of the images."""
+        return Batch(self.data[index], self.power[index], self.norm[index], self.image[index], self.particle[index],
+                     self.selection)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same on another device."""
+        fields = (self.data, self.power, self.norm, self.image, self.particle)
+        moved = (field.to(device, non_blocking=True) for field in fields)
+        selection = self.selection.to(device) if isinstance(self.selection, Tensor) else self.selection
+        return Batch(*moved, selection)
+
+
+class Loader:
+    """Turns a stack into batches on a grid.
+
+    Parameters
+    ----------
+    stack: the particles. grid: the images' grid (CPU).
+    noise: ``(n_shells,)`` noise power per shell, in units of the images.
+    windowed: multiply images by the soft circular window before the transform.
+    cache_bytes: matched data smaller than this are computed once and kept.
+    """
+
+    def __init__(self, stack: ParticleStack, grid: Grid, noise: Tensor, windowed: bool = True,
+                 cache_bytes: int = CACHE_BYTES):
+        self.stack, self.grid, self.noise, self.windowed = stack, grid, noise, windowed
+        self._whiten = 1 / noise[grid.shell]
+        self._window = window(grid.box) if windowed else None
+        order = torch.argsort(stack.particle, stable=True)
+        _, counts = torch.unique_consecutive(stack.particle[order], return_counts=True)
+        self._order, self._counts = order, counts
+        self._starts = torch.cumsum(counts, 0) - counts
+        self._cache: Batch | None = None
+        if len(stack) * grid.n * 12 <= cache_bytes:
+            parts = [self._read(index) for index in torch.arange(len(stack)).split(512)]
+            names = ("data", "power", "norm", "image", "particle")
+            self._cache = Batch(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    @property
+    def n_particles(self) -> int:
+        """Number of particles; as many as images unless tilt series."""
+        return len(self._counts)
+
+    def read(self, index: Tensor) -> Batch:
+        """The batch of these images, ``(B,)`` int64."""
+        if self._cache is None:
+            return self._read(index)
+        return self._cache.at(index)
+
+    def _read(self, index: Tensor) -> Batch:
+        images = self.stack.images(index)
+        if self._window is not None:
+            images = images * self._window
+        spectra = self.grid.spectra(images)
+        if self.stack.optics is None:
+            transfer = torch.ones(len(index), self.grid.n)
+        else:
+            transfer = ctf(self.stack.optics[index], self.grid.frequency)
+        if self.stack.premultiplied:
+            data, norm = spectra * self._whiten, torch.zeros(len(index))
+        else:
+            data, norm = spectra * (transfer * self._whiten), (spectra.abs().square() * self._whiten).sum(1)
+        return Batch(data, transfer.square() * self._whiten, norm, index, self.stack.particle[index])
+
+    def epoch(self, particles: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """One pass in batches of whole particles; in random order where a generator is given.
+
+        Random order over a stack too large to cache is taken in blocks of neighbouring particles, so that a disk reads in
+        runs; blocks and their contents are both shuffled.
+        """
+        n = self.n_particles
+        if generator is None:
+            chosen = torch.arange(n)
+        elif self._cache is not None:
+            chosen = torch.randperm(n, generator=generator)
+        else:
+            chosen = _block_shuffle(n, 4096, generator)
+        if len(self.stack) == n:
+            for part in chosen.split(particles):
+                yield self.read(self._order[part])
+            return
+        for part in chosen.split(particles):
+            spans = [self._order[self._starts[p] : self._starts[p] + self._counts[p]] for p in part.tolist()]
+            yield self.read(torch.cat(spans))
+
+
+def _block_shuffle(n: int, block: int, generator: torch.Generator) -> Tensor:
+    """A permutation of ``n`` that mixes pairs of blocks at random: local reads, global mixing over epochs."""
+    blocks = list(torch.arange(n).split(block))
+    order = torch.randperm(len(blocks), generator=generator).tolist()
+    out = []
+    for i in range(0, len(order), 4):
+        pool = torch.cat([blocks[j] for j in order[i : i + 4]])
+        out.append(pool[torch.randperm(len(pool), generator=generator)])
+    return torch.cat(out)
+
+
+def estimate_noise(stack: ParticleStack, grid: Grid, white: bool = False, n_images: int = 1000,
+                   seed: int = 0) -> Tensor:
+    """Noise power per shell ``(n_shells,)`` from the corners of at most ``n_images`` images; ``white``: their mean."""
+    from cryorecon.imaging.noise import background_power
+
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(len(stack), min(n_images, len(stack)), replace=False))
+    power = torch.stack([background_power(stack.images(part), grid) * len(part)
+                         for part in torch.from_numpy(chosen).split(250)]).sum(0) / len(chosen)
+    if stack.premultiplied and stack.optics is not None:
+        # the images' noise has been multiplied by the CTF: divide its mean square out again
+        sample = ctf(stack.optics[torch.from_numpy(chosen)], grid.frequency).square().mean(0)
+        power = power / grid.shell_mean(sample).clamp(min=1e-3)
+    if white:
+        count = torch.bincount(grid.shell, minlength=grid.n_shells)
+        power = ((power * count).sum() / count.sum()).expand(grid.n_shells).clone()
+    return power.clamp(min=1e-12 * float(power.max()))

@@ -1,0 +1,105 @@
+"""A particle stack: images that are read when asked for, with what is known about each."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryorecon.data.poses import Poses
+from cryorecon.data.source import ArraySource, FileSource, ImageSource
+from cryorecon.errors import InputError
+from cryorecon.imaging.ctf import Optics
+
+__all__ = ["ArraySource", "FileSource", "ImageSource", "ParticleStack", "contrast_sign"]
+
+Index = Tensor | np.ndarray | slice | list
+
+
+def contrast_sign(has_ctf: bool, uninvert: bool = False) -> int:
+    """The factor applied to raw images so that a map's sign equals that of cryoDRGN's same command.
+
+    cryoDRGN's CTF is the negative of ours (RELION's) and it multiplies the data by -1 unless told ``--uninvert-data``.
+    With a CTF its two signs cancel, so that our factor is +1, and -1 for ``--uninvert-data``; without one it is -1, and
+    +1.
+    """
+    return 1 if has_ctf != uninvert else -1
+
+
+@dataclass(frozen=True)
+class ParticleStack:
+    """N images and what is known about each of them; ``stack[index]`` is a stack.
+
+    source: the images. apix: Å/px. optics: CTF parameters, None where unknown. poses: None where unknown; ``rotation``
+    is the whole rotation of the image. particle: ``(N,)`` int64, images of one particle share an id. half: ``(N,)``
+    int64 in {1, 2} or None. tilt: ``(N, 3, 3)``, the fixed rotation ``T`` of each image of a tilt series (image = ``T
+    R_particle``), or None. premultiplied: the images have been multiplied by their CTF. sign: factor applied when
+    images are read.
+    """
+
+    source: ImageSource
+    apix: float
+    optics: Optics | None
+    poses: Poses | None
+    particle: Tensor
+    half: Tensor | None = None
+    tilt: Tensor | None = None
+    premultiplied: bool = False
+    sign: int = 1
+
+    def __post_init__(self) -> None:
+        n = len(self.source)
+        counted = {"CTF": self.optics, "poses": self.poses, "particle ids": self.particle, "half-sets": self.half,
+                   "tilts": self.tilt}
+        for name, part in counted.items():
+            if part is not None and len(part) != n:
+                raise InputError(f"expected {n} {name} for {n} images, found {len(part)}")
+
+    @staticmethod
+    def from_images(images: np.ndarray, apix: float, optics: Optics | None = None,
+                    poses: Poses | None = None) -> "ParticleStack":
+        """A stack of images in memory ``(N, D, D)``; white protein, each image a particle of its own."""
+        return ParticleStack(ArraySource(images), apix, optics, poses, torch.arange(len(images)))
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Index) -> "ParticleStack":
+        positions = self._positions(index)
+        where = torch.from_numpy(positions)
+        return replace(
+            self, source=self.source.select(positions),
+            optics=None if self.optics is None else self.optics[where],
+            poses=None if self.poses is None else self.poses[where],
+            particle=self.particle[where],
+            half=None if self.half is None else self.half[where],
+            tilt=None if self.tilt is None else self.tilt[where],
+        )
+
+    @property
+    def box(self) -> int:
+        """Side ``D`` of an image in pixels."""
+        return self.source.box
+
+    @property
+    def n_particles(self) -> int:
+        """Number of particles; less than that of images in a tilt series."""
+        return len(torch.unique(self.particle))
+
+    def images(self, indices: Index | None = None) -> Tensor:
+        """Images ``(n, D, D)`` float32, contrast factor applied; all of them without ``indices``."""
+        images = torch.from_numpy(self.source.read(self._positions(slice(None) if indices is None else indices)))
+        return images.neg_() if self.sign < 0 else images
+
+    def _positions(self, index: Index) -> np.ndarray:
+        """``index`` (slice, positions or a mask) as positions ``(n,)`` int64."""
+        everything = np.arange(len(self))
+        return everything[index] if isinstance(index, slice) else everything[np.asarray(index)].reshape(-1)
+
+    def uninverted(self) -> "ParticleStack":
+        """The same images with the other sign (``--uninvert-data``)."""
+        return replace(self, sign=-self.sign)
+
+    def with_poses(self, poses: Poses) -> "ParticleStack":
+        """The same images with other poses."""
+        return replace(self, poses=poses)

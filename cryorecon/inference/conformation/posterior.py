@@ -1,0 +1,119 @@
+r"""The exact posterior of z under a linear volume (probabilistic PCA with known poses).
+
+With the slices ``A_0`` of the mean and ``A`` of the components, ``G = Re(A^H p A)``, ``v = Re(A^H (d - p A_0))`` summed over
+a particle's images and ``z ~ N(0, 1)``: mean ``(G + 1/2)^{-1} v``, covariance ``(G + 1/2)^{-1} / 2`` (Tipping & Bishop 1999
+in nats of a complex Gaussian; Penczek et al. 2011 and RECOVAR use it for cryo-EM).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from cryorecon.data.loader import Batch
+from cryorecon.geometry.grid import Grid
+from cryorecon.inference.hypotheses import Hypotheses
+from cryorecon.volumes.voxel_grid import VoxelGrid
+
+
+def gaussian_posterior(gram: Tensor, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean ``(n, d)``, covariance ``(n, d, d)`` and divergence ``(n,)`` in nats under ``z ~ N(0, 1)``."""
+    eye = torch.eye(vector.shape[1], device=vector.device)
+    cov = torch.linalg.inv(gram + 0.5 * eye) / 2
+    mean = 2 * torch.einsum("bij,bj->bi", cov, vector)
+    kl = 0.5 * (mean.square().sum(1) + cov.diagonal(dim1=1, dim2=2).sum(1) - len(eye) - torch.logdet(cov))
+    return mean, cov, kl
+
+
+class DiscretePrior(nn.Module):
+    """A distribution of z on atoms: ``atoms (M, d)``, ``log_weight (M,)``; fitted by expectation-maximisation."""
+
+    def __init__(self, atoms: Tensor, log_weight: Tensor):
+        super().__init__()
+        self.register_buffer("atoms", atoms)
+        self.register_buffer("log_weight", log_weight)
+
+    @staticmethod
+    def fit(gram: Tensor, vector: Tensor, n_atoms: int, iterations: int, generator: torch.Generator) -> "DiscretePrior":
+        """Atoms and weights that maximise the likelihood of particles' moments ``G (n, d, d)``, ``v (n, d)``."""
+        start, _, _ = gaussian_posterior(gram, vector)
+        chosen = torch.randperm(len(start), generator=generator)[:n_atoms].to(start.device)
+        n_atoms = len(chosen)
+        prior = DiscretePrior(start[chosen], start.new_full((n_atoms,), -math.log(n_atoms)))
+        flat, d = gram.flatten(1), vector.shape[1]
+        ridge = 0.5 * torch.eye(d, device=gram.device)
+        for _ in range(iterations):
+            responsibility = prior.responsibilities(gram, vector)[0]
+            prior.log_weight = responsibility.mean(0).clamp(min=1e-9).log()
+            matrix = (responsibility.T @ flat).view(n_atoms, d, d) + ridge
+            prior.atoms = torch.linalg.solve(matrix, responsibility.T @ vector)
+        return prior
+
+    def responsibilities(self, gram: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior weights ``(n, M)`` of the atoms and log evidence ``(n,)``, up to each image's constant."""
+        outer = (self.atoms[:, :, None] * self.atoms[:, None, :]).flatten(1)
+        score = 2 * vector @ self.atoms.T - gram.flatten(1) @ outer.T + self.log_weight
+        evidence = torch.logsumexp(score, 1)
+        return torch.exp(score - evidence[:, None]), evidence
+
+    def posterior(self, gram: Tensor, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean ``(n, d)``, covariance ``(n, d, d)`` and divergence from the prior ``(n,)`` in nats."""
+        weight, _ = self.responsibilities(gram, vector)
+        mean = weight @ self.atoms
+        outer = (self.atoms[:, :, None] * self.atoms[:, None, :]).flatten(1)
+        cov = (weight @ outer).view(len(mean), self.atoms.shape[1], -1) - mean[:, :, None] * mean[:, None, :]
+        kl = (weight * (weight.clamp(min=1e-30).log() - self.log_weight)).sum(1)
+        return mean, cov, kl
+
+
+class Posterior(nn.Module):
+    """Closed-form posterior of z given poses, under a standard normal prior or a learned discrete one.
+
+    The discrete prior is a set of ``atoms (M, d)`` with weights: the nonparametric estimate of how conformations are
+    distributed (Kiefer & Wolfowitz 1956). A one-dimensional motion bends through several components; under the Gaussian
+    prior every image's noise pulls it off that curve, under the learned prior it stays on it.
+
+    volume: the linear volume (shared, not owned: its parameters are the model's). limit: band in Fourier pixels within which
+    images speak of z (default: all). chunk: images whose component slices are held at once.
+    """
+
+    def __init__(self, volume: VoxelGrid, grid: Grid, limit: float | None = None, prior: DiscretePrior | None = None,
+                 chunk: int = 64):
+        super().__init__()
+        object.__setattr__(self, "volume", volume)  # not registered: saved with the model's volume
+        self.grid, self.limit, self.prior, self.chunk = grid, limit, prior, chunk
+
+    def forward(self, hypotheses: Hypotheses, batch: Batch, score: Callable) -> Hypotheses:
+        """Hypotheses with posterior mean, covariance and divergence from the prior; no gradient flows."""
+        with torch.no_grad():
+            gram, vector, owner, counts = self.particle_moments(hypotheses, batch)
+            mean, cov, kl = (gaussian_posterior if self.prior is None else self.prior.posterior)(gram, vector)
+        mean, cov, kl = mean[owner], cov[owner], (kl / counts)[owner]
+        return hypotheses.with_z(mean[:, None], kl[:, None], cov[:, None])
+
+    def particle_moments(self, hypotheses: Hypotheses, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``G (n, d, d)`` and ``v (n, d)`` of every particle, each image's row ``(B,)`` and images per particle ``(n,)``."""
+        gram, vector = self.moments(hypotheses, batch)
+        _, owner, counts = torch.unique(batch.particle, return_inverse=True, return_counts=True)
+        summed = gram.new_zeros(len(counts), *gram.shape[1:]).index_add_(0, owner, gram)
+        return summed, vector.new_zeros(len(counts), vector.shape[1]).index_add_(0, owner, vector), owner, counts
+
+    def moments(self, hypotheses: Hypotheses, batch: Batch) -> tuple[Tensor, Tensor]:
+        """``G (B, d, d)`` and ``v (B, d)`` of every image."""
+        if self.limit is not None:
+            batch = batch.select(self.grid.band(self.limit))
+        grams, vectors = [], []
+        start = 0
+        for part in batch.split(self.chunk):
+            index = slice(start, start + len(part))
+            start += len(part)
+            ramp = self.grid.phase_ramp(hypotheses.shift[index, 0], batch.selection)
+            parts = self.volume.component_slices(hypotheses.rotation[index, 0], batch.selection)
+            power = part.power
+            residual = part.data * ramp - power * parts[..., 0]
+            components = torch.view_as_real(parts[..., 1:].transpose(1, 2).contiguous()).flatten(2)
+            weighted = components * power.repeat_interleave(2, 1)[:, None]
+            grams.append(components @ weighted.transpose(1, 2))
+            vectors.append((components @ torch.view_as_real(residual).flatten(1)[..., None])[..., 0])
+        return torch.cat(grams), torch.cat(vectors)

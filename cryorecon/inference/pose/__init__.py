@@ -1,0 +1,6 @@
+"""Treatments of the pose, one file each."""
+
+from cryorecon.inference.pose.given import Given
+from cryorecon.inference.pose.refine import Refine
+
+POSES = {"given": Given, "refine": Refine}

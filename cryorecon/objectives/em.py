@@ -1,0 +1,171 @@
+r"""Closed-form expectation-maximisation of a linear family ``V_0 + sum_c z_c V_c`` (probabilistic PCA; ``d = 0``:
+weighted backprojection).
+
+E-step: hypotheses with weights and, where z is inferred, its Gaussian posterior. M-step: one small linear system at every
+lattice point (:mod:`cryorecon.volumes.backprojection`), solved for two half sets apart. Half-set FSCs of the masked maps
+set each component's Wiener filter, ``2 F / (1 + F)`` by shell, so that components that only fit noise die out. After every
+pass the latent space is recentred, scaled to unit variance and turned to principal axes (parameter-expanded EM: Liu,
+Rubin & Wu 1998), which makes a handful of passes enough.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from cryorecon.data.loader import Batch
+from cryorecon.geometry.fourier import centred_fft
+from cryorecon.geometry.grid import Grid
+from cryorecon.imaging.masks import radius_map
+from cryorecon.inference.hypotheses import Hypotheses
+from cryorecon.model import Model
+from cryorecon.objectives.steps import ClosedForm
+from cryorecon.volumes.backprojection import Accumulator
+from cryorecon.volumes.lattice import Lattice
+from cryorecon.volumes.voxel_grid import VoxelGrid
+
+Inference = Callable[[Hypotheses, Batch, Callable], Hypotheses]
+RIDGE = 0.02  # of a shell's mean weight: only keeps points that no slice came near from exploding
+
+
+class LinearEM:
+    """One M-step a pass over the data, two half sets apart.
+
+    Conformations of one half set are inferred with the other half's volume (cross-fitting): no image meets its own noise
+    in the map that judges it, so the half-set FSCs stay honest and the two latent spaces stay aligned.
+
+    Parameters
+    ----------
+    grid: the images' grid. half: ``(N,)`` half-set of each image, 1 or 2. limit: band of this pass in Fourier pixels.
+    mask: real-space mask ``(D, D, D)`` by which maps are multiplied. volumes: the linear volume of each half set, updated
+    when the pass ends. conformations: treatments of z for images of half set 1 and 2. symmetry: point group.
+    """
+
+    def __init__(self, grid: Grid, half: Tensor, limit: float, mask: Tensor, volumes: tuple[VoxelGrid, VoxelGrid],
+                 conformations: tuple[Inference, Inference], symmetry: str = "C1"):
+        self.grid, self.half, self.limit, self.mask = grid, half, limit, mask
+        self.volumes, self.conformations = volumes, conformations
+        self.q = 1 + volumes[0].z_dim
+        self.lattice = Lattice(grid.box, limit, 2, grid.device)
+        self.band = grid.band(limit)
+        points = grid.points[self.band]
+        self.sums = [Accumulator(self.lattice, points, self.q, symmetry) for _ in (1, 2)]
+        self.first = torch.zeros(self.q, device=grid.device)
+        self.second = torch.zeros(self.q, self.q, device=grid.device)
+        self.count = 0.0
+        self.fsc = torch.zeros(self.q, self.lattice.n_shells)
+        self.half_maps = torch.zeros(0)  # (2, D', D', D'): unfiltered, unmasked means of the last solve
+        self.turn = torch.eye(self.q, device=grid.device)
+
+    def phases(self, model: Model, batch: Batch) -> Iterator[ClosedForm]:
+        """The batch's one step."""
+        yield ClosedForm(lambda: self._accumulate(model, batch))
+
+    def _accumulate(self, model: Model, batch: Batch) -> dict[str, float]:
+        total = 0.0
+        with torch.no_grad():
+            for sums, number, conformation in zip(self.sums, (1, 2), self.conformations, strict=True):
+                rows = torch.nonzero(self.half[batch.image] == number)[:, 0]
+                for part in rows.split(128):
+                    seen = batch.at(part)
+                    posed = model.pose(Hypotheses.empty(len(part), batch.data.device), seen, model.energy)
+                    found = conformation(posed, seen, model.energy)
+                    total += float(found.kl.sum())
+                    self._insert(sums, found, seen.select(self.band))
+        return {"kl": total, "weight": float(len(batch))}
+
+    def _insert(self, sums: Accumulator, found: Hypotheses, seen: Batch) -> None:
+        data = seen.data * self.grid.phase_ramp(found.shift[:, 0], self.band)
+        mean, second = moments(found.z[:, 0], None if found.z_cov is None else found.z_cov[:, 0])
+        sums.add(data, seen.power, found.rotation[:, 0], mean, second)
+        self.first += mean.sum(0)
+        self.second += second.sum(0)
+        self.count += len(seen)
+
+    def finish_pass(self, model: Model) -> dict[str, float]:
+        """Solve for the maps, filter them, and hand them to the halves' volumes and to the model's."""
+        halves = torch.stack([self._solve(sums) for sums in self.sums])
+        self.turn = latent_frame(self.first / self.count, self.second / self.count, halves.mean(0))
+        halves = torch.einsum("pq,hqzyx->hpzyx", self.turn, halves)
+        coarse = halves.shape[-1]
+        mask = coarsen(self.mask, coarse)
+        self.half_maps = halves[:, 0]
+        masked = halves * mask
+        self.fsc = half_set_fsc(masked, self.lattice.n_shells)
+        for volume, own in zip(self.volumes, masked, strict=True):
+            _store(volume, filter_by_shell(own, self.fsc) * mask, self.limit)
+        _store(model.volume, filter_by_shell(masked.mean(0), 2 * self.fsc / (1 + self.fsc)) * mask, self.limit)
+        return {"resolved": float(self.fsc[0].gt(0.143).float().cumprod(0).sum())}
+
+    def _solve(self, sums: Accumulator) -> Tensor:
+        sums.finish()
+        weight = self.lattice.shell_mean(sums.weight)
+        values = sums.solve((RIDGE * weight)[self.lattice.shell].expand(self.q, -1))
+        return self.lattice.to_density(values, self.lattice.coarse_box())
+
+
+def _store(volume: nn.Module, maps: Tensor, limit: float) -> None:
+    if not isinstance(volume, VoxelGrid):
+        raise TypeError(f"closed-form steps need a VoxelGrid volume, found {type(volume).__name__}")
+    volume.restrict(limit)
+    volume.set_values(volume.lattice.from_density(maps))
+
+
+def moments(z: Tensor, cov: Tensor | None) -> tuple[Tensor, Tensor]:
+    """First and second moments of ``(1, z)``: ``(B, Q)``, ``(B, Q, Q)``."""
+    mean = torch.cat([torch.ones(len(z), 1, device=z.device), z], 1)
+    second = mean[:, :, None] * mean[:, None, :]
+    if cov is not None:
+        second[:, 1:, 1:] += cov
+    return mean, second
+
+
+def latent_frame(first: Tensor, second: Tensor, maps: Tensor) -> Tensor:
+    """Matrix ``(Q, Q)`` that takes maps to those of a latent of zero mean and unit variance, components by falling power.
+
+    first ``(Q,)``, second ``(Q, Q)``: moments of ``(1, z)``. maps ``(Q, ...)``.
+    """
+    q = len(first)
+    turn = torch.eye(q, device=first.device)
+    if q == 1:
+        return turn
+    mean, centred = first[1:], second[1:, 1:] - first[1:, None] * first[None, 1:]
+    values, vectors = torch.linalg.eigh(centred)
+    root = vectors * values.clamp(min=1e-6).sqrt() @ vectors.T
+    flat = maps[1:].flatten(1)
+    _, axes = torch.linalg.eigh(root @ (flat @ flat.T) @ root)
+    turn[0, 1:] = mean
+    turn[1:, 1:] = axes.flip(1).T @ root
+    return turn
+
+
+def coarsen(mask: Tensor, box: int) -> Tensor:
+    """A mask ``(D, D, D)`` sampled with ``box`` voxels over the same extent, origin at ``box // 2``."""
+    if mask.shape[-1] == box:
+        return mask
+    axis = ((torch.arange(box, device=mask.device) - box // 2) * (mask.shape[-1] / box) + mask.shape[-1] // 2)
+    unit = 2 * axis / (mask.shape[-1] - 1) - 1
+    where = torch.stack(torch.meshgrid(unit, unit, unit, indexing="ij")[::-1], -1)
+    return torch.nn.functional.grid_sample(mask[None, None], where[None], align_corners=True)[0, 0]
+
+
+def half_set_fsc(halves: Tensor, n_shells: int) -> Tensor:
+    """FSC by shell of masked half maps ``(2, Q, D, D, D)``: ``(Q, n_shells)``, at least 0 and at most .999."""
+    shell = radius_map(halves.shape[-1], 3, halves.device).round().long().flatten()
+    n = max(n_shells, int(shell.max()) + 1)
+    out = []
+    for first, second in zip(halves[0], halves[1], strict=True):
+        a, b = centred_fft(first, 3).flatten(), centred_fft(second, 3).flatten()
+        sums = torch.stack([(a * b.conj()).real, a.abs().square(), b.abs().square()])
+        by_shell = sums.new_zeros(3, n).index_add_(1, shell, sums)
+        out.append(by_shell[0] / (by_shell[1] * by_shell[2]).sqrt().clamp(min=1e-30))
+    return torch.stack(out)[:, :n_shells].clamp(0, 0.999)
+
+
+def filter_by_shell(maps: Tensor, factor: Tensor) -> Tensor:
+    """Maps ``(Q, D, D, D)`` with each shell of their transforms multiplied by ``factor (Q, n_shells)``."""
+    from cryorecon.geometry.fourier import centred_ifft
+
+    shell = radius_map(maps.shape[-1], 3, maps.device).round().long()
+    padded = torch.cat([factor, factor.new_zeros(len(factor), int(shell.max()) + 1)], 1)
+    return torch.stack([centred_ifft(centred_fft(m, 3) * f[shell], 3).real for m, f in zip(maps, padded, strict=True)])

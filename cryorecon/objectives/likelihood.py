@@ -1,0 +1,135 @@
+r"""Likelihood by gradient: the energy reduced over hypotheses, plus the divergence of what was inferred.
+
+.. math:: \frac{1}{BP} \sum_n \Big( \operatorname{reduce}_k E_{nk} + w\, \mathrm{KL}_n \Big)
+
+CryoDRGN's eq. 9 with ``w = beta / 2`` (see ``docs/conventions.md``).
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cryorecon.data.loader import Batch
+from cryorecon.errors import InputError
+from cryorecon.geometry.grid import Grid
+from cryorecon.inference.hypotheses import Hypotheses
+from cryorecon.model import Model, per_particle
+from cryorecon.objectives.steps import Gradient
+
+REDUCTIONS = ("expected", "marginal", "best")
+CHUNK_POINTS = {"cpu": 2048, "cuda": 1 << 21}  # activations of a chunk stay in a core's cache
+
+
+def reduce(energy: Tensor, log_weight: Tensor, how: str) -> Tensor:
+    """Energy ``(B, K)`` and normalised ``log_weight (B, K)`` to ``(B,)``: expected, marginal (-log sum exp) or best."""
+    if how == "expected":
+        return (log_weight.exp() * energy).sum(1)
+    if how == "marginal":
+        return -torch.logsumexp(log_weight - energy, 1)
+    return energy.amin(1)
+
+
+class PointSampler:
+    """Chooses the grid points that one gradient step looks at, and the factors that keep the energy unbiased.
+
+    Points within ``core`` (a fraction of the kept ones) are always taken; of the rest each is taken with one probability.
+    Neighbouring Fourier points of a particle smaller than its box say nearly the same, so a step on half of them costs half
+    and moves almost as well. ``fraction`` 1 takes all.
+    """
+
+    def __init__(self, grid: Grid, limit: float, fraction: float = 1.0, core: float = 0.5):
+        self.band = grid.band(limit)
+        self.n = grid.n_points(limit)
+        self.fixed = self.n if fraction >= 1 else int(core * fraction * self.n)
+        self.drawn = 0 if fraction >= 1 else max(1, int(fraction * self.n) - self.fixed)
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch at this step's points."""
+        if not self.drawn:
+            return batch.select(self.band)
+        rest = self.n - self.fixed
+        drawn = self.fixed + torch.randperm(rest, generator=generator)[: self.drawn].sort().values
+        index = torch.cat([torch.arange(self.fixed), drawn])
+        weight = torch.ones(len(index))
+        weight[self.fixed :] = rest / self.drawn
+        return batch.select(index.to(batch.data.device), weight.to(batch.data.device))
+
+
+class Likelihood:
+    """One gradient step a batch.
+
+    Parameters
+    ----------
+    reduction: over hypotheses, one of ``expected``, ``marginal``, ``best``. kl_weight: ``w`` above.
+    sampler: which points a step sees. generator: of the sampler's draws. autocast: run the volume in bfloat16.
+    """
+
+    def __init__(self, sampler: PointSampler, generator: torch.Generator, reduction: str = "expected",
+                 kl_weight: float = 1.0, autocast: bool = False):
+        if reduction not in REDUCTIONS:
+            raise InputError(f"reduction: expected one of {', '.join(REDUCTIONS)}, found {reduction!r}")
+        self.sampler, self.generator, self.reduction = sampler, generator, reduction
+        self.kl_weight, self.autocast = kl_weight, autocast
+
+    def phases(self, model: Model, batch: Batch) -> Iterator[Gradient]:
+        """The batch's one step."""
+        yield Gradient("model", lambda: self._backward(model, batch))
+
+    def finish_pass(self, model: Model) -> dict[str, float]:
+        """Nothing is left over at the end of a pass."""
+        return {}
+
+    def loss(self, model: Model, hypotheses: Hypotheses, batch: Batch) -> Tensor:
+        """Sum over particles of the reduced energy, in nats."""
+        energy = per_particle(model.energy(hypotheses, batch), batch)
+        weight = hypotheses.log_weight[: len(energy)]
+        return reduce(energy, weight, self.reduction).sum()
+
+    def _backward(self, model: Model, batch: Batch) -> dict[str, float]:
+        inferred = model.infer(batch)
+        # leaves: the volume is differentiated in chunks, then what it says of the hypotheses flows on to the inferences
+        names = [n for n in ("rotation", "shift", "z") if getattr(inferred, n).requires_grad]
+        leaves = {n: getattr(inferred, n).detach().requires_grad_() for n in names}
+        hypotheses = replace(inferred, **leaves)
+        seen = self.sampler(batch, self.generator)
+        n_points = seen.data.shape[1]
+        scale = 1 / (len(batch) * self.sampler.n)
+        total = 0.0
+        device = batch.data.device.type
+        for index in _chunks(batch, max(1, CHUNK_POINTS[device] // n_points)):
+            with torch.autocast(device, torch.bfloat16, enabled=self.autocast):
+                loss = self.loss(model, _at(hypotheses, index), seen.at(index))
+            (loss * scale).backward()
+            total += float(loss.detach())
+        kl = inferred.kl.sum()
+        tensors = [getattr(inferred, n) for n in names]
+        gradients: list[Tensor | None] = [leaves[n].grad for n in names]
+        if kl.requires_grad:
+            tensors.append(kl * (self.kl_weight * scale))
+            gradients.append(None)
+        if tensors:
+            torch.autograd.backward(tensors, gradients)
+        return {"energy": total / self.sampler.n, "kl": float(kl.detach()), "weight": float(len(batch))}
+
+
+def _chunks(batch: Batch, size: int) -> Iterator[slice]:
+    """Slices of about ``size`` images that never part a particle."""
+    starts = [0] + (torch.nonzero(batch.particle[1:] != batch.particle[:-1])[:, 0] + 1).tolist()
+    begin = 0
+    for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
+        if end - begin >= size or end == len(batch):
+            yield slice(begin, end)
+            begin = end
+        del start
+
+
+def _at(hypotheses: Hypotheses, index: slice) -> Hypotheses:
+    """Some images' hypotheses; what all images share stays shared."""
+    def cut(x: Tensor) -> Tensor:
+        return x[index] if len(x) > 1 else x
+
+    cov = None if hypotheses.z_cov is None else hypotheses.z_cov[index]
+    return Hypotheses(cut(hypotheses.rotation), cut(hypotheses.shift), hypotheses.z[index],
+                      hypotheses.log_weight[index], hypotheses.kl[index], cov)

@@ -1,0 +1,96 @@
+"""A simulated data collection: how many images of what size, noise and optics; and its images as a stack in memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryorecon.data.poses import Poses
+from cryorecon.data.stack import ParticleStack
+from cryorecon.errors import InputError
+from cryorecon.geometry.grid import Grid
+from cryorecon.simulation.images import Truth, ctf_table, draw_truth, noisy_images
+from cryorecon.simulation.molecule import Molecule
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is recorded and how.
+
+    n: number of images. box: ``D``. apix: Å/px. snr: ratio of the variances of signal and noise over the whole image
+    (0: no noise). max_shift: largest shift in x and in y, in pixels. b_factor: of all atoms, Å^2. seed: of everything
+    random. weights: population of each state, in any unit (None: equal). optics: ``(M, 9)`` CTF rows to draw from (see
+    :func:`cryorecon.simulation.images.ctf_table`); None images without a CTF. noise: power per shell ``(n_shells,)``,
+    of which the shape matters (None: white). device: where images are computed.
+
+    Raises :class:`InputError` for numbers that make no experiment.
+    """
+
+    n: int
+    box: int
+    apix: float
+    snr: float = 0.1
+    max_shift: float = 3.0
+    b_factor: float = 20.0
+    seed: int = 0
+    weights: tuple[float, ...] | None = None
+    optics: Tensor | None = None
+    noise: Tensor | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise InputError(f"expected a positive number of images, found {self.n}")
+        if self.snr < 0 or self.max_shift < 0 or self.b_factor < 0:
+            raise InputError("expected SNR, largest shift and B-factor of 0 or more, found "
+                             f"{self.snr}, {self.max_shift} and {self.b_factor}")
+
+    def grid(self) -> Grid:
+        """The images' grid on the experiment's device."""
+        return Grid(self.box, self.apix, self.device)
+
+    def check_fits(self, molecule: Molecule) -> None:
+        """Raise :class:`InputError` where the molecule, shifted as far as it may be, leaves the box."""
+        needed = 2 * (molecule.radius() + self.max_shift * self.apix)
+        if needed > self.box * self.apix:
+            raise InputError(f"expected a box for the molecule and its shifts, {needed:.0f} Å, found {self.box} px of "
+                             f"{self.apix:g} Å; give a box of at least {2 * int(needed / self.apix / 2 + 1)} px")
+
+    def run(self, molecule: Molecule) -> tuple[Truth, Iterator[Tensor]]:
+        """The truth, and the images ``(b, D, D)`` in chunks as they are made.
+
+        Raises :class:`InputError`: the molecule does not fit; weights that are not the states'.
+        """
+        self.check_fits(molecule)
+        generator = torch.Generator().manual_seed(self.seed)
+        weights = None if self.weights is None else torch.tensor(self.weights)
+        truth = draw_truth(self.n, molecule.n_states, self.optics, self.max_shift * self.apix, generator, weights)
+        images = noisy_images(molecule, truth, self.grid(), self.b_factor, self.snr, generator, self.noise)
+        return truth, images
+
+
+def simulate_stack(molecule: Molecule, n: int, box: int, apix: float, snr: float = 0.1,
+                   **options: Any) -> tuple[ParticleStack, Truth]:
+    """A stack of ``n`` simulated images in memory and its truth.
+
+    ``options`` are further fields of :class:`Experiment`. Where ``optics`` is not among them, CTFs of a usual session
+    are drawn; ``optics=None`` images without a CTF. Half-sets alternate. Raises :class:`InputError` as
+    :meth:`Experiment.run` does.
+
+    >>> from cryorecon.simulation.motion import flexible
+    >>> stack, truth = simulate_stack(flexible("hinge", 5), n=10, box=64, apix=3.0)
+    >>> stack.images().shape, len(truth)
+    (torch.Size([10, 64, 64]), 10)
+    """
+    options.setdefault("optics", ctf_table(None))
+    truth, images = Experiment(n, box, apix, snr, **options).run(molecule)
+    stack = ParticleStack.from_images(torch.cat(list(images)).numpy(), apix, truth.optics,
+                                      Poses(truth.rotation, truth.shift))
+    return replace(stack, half=half_sets(n)), truth
+
+
+def half_sets(n: int) -> Tensor:
+    """Half-set of each image ``(n,)``, 1 and 2 in turn: states and poses are drawn independently, so this is random."""
+    return 1 + torch.arange(n) % 2
