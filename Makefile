@@ -48,4 +48,4 @@ docs: $(READY)
 
 clean:
 	rm -rf build dist *.egg-info docs/_build $(DEMO) .pytest_cache .mypy_cache .ruff_cache
-	find cryorecon tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find cryorecon docs tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,9 +12,9 @@ SAMPLE = 200_000  # centres are fitted to at most so many particles; all particl
 
 @dataclass(frozen=True)
 class Clusters:
-    """labels: ``(N,)`` int32, cluster of each particle. centres: ``(k, d)``. nearest: ``(k,)``, the real particle nearest
-    to each centre: a map decoded there is one that the data holds. Clusters are numbered along the first principal
-    component."""
+    """labels: ``(N,)`` int32, cluster of each particle. centres: ``(k, d)``. nearest: ``(k,)``, the real particle
+    nearest to each centre: a map decoded there is one that the data holds. Clusters are numbered along the first
+    principal component."""
 
     labels: np.ndarray
     centres: np.ndarray

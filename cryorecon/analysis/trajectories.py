@@ -27,8 +27,8 @@ def component_path(pca: PCA, z: np.ndarray, component: int, n: int = 10, low: fl
     """
     if not 0 <= component < len(pca.components):
         raise InputError(f"principal component: expected 1 to {len(pca.components)}, found {component + 1}")
-    ends = np.percentile((np.asarray(z) - pca.mean) @ pca.components[component], [low, high])
-    return pca.mean + np.linspace(*ends, n)[:, None] * pca.components[component]
+    first, last = np.percentile((np.asarray(z) - pca.mean) @ pca.components[component], [low, high])
+    return pca.mean + np.linspace(float(first), float(last), n)[:, None] * pca.components[component]
 
 
 def write_latents(path: Path, z: np.ndarray) -> None:

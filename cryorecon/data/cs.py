@@ -35,17 +35,18 @@ def read_table(path: str | Path) -> np.ndarray:
     return table
 
 
-def read_cs(path: str | Path, alignment: str = "alignments3D") -> Metadata:
+def read_cs(path: str | Path, alignment: str = "alignments3D", *, halved: bool = False) -> Metadata:
     """Metadata of a ``.cs`` file's particles.
 
     ``alignment``: the field that holds the poses; ``alignments_class_<k>`` of an ab-initio or heterogeneous job's
-    class, or ``alignments3D_multi``, where the most probable class is taken. Raises :class:`InputError`.
+    class, or ``alignments3D_multi``, where the most probable class is taken. ``halved``: shifts without a pixel size of
+    their own are of images binned by two. Raises :class:`InputError`.
     """
     path = Path(path)
     table = read_table(path)
     fields = table.dtype.names or ()
     stacks, file_index, frame = _images(table)
-    rotation, shift = _poses(table, alignment, path)
+    rotation, shift = _poses(table, alignment, path, 2.0 if halved else 1.0)
     split = f"{alignment}/split" if f"{alignment}/split" in fields else "alignments3D/split"
     half = table[split].astype(np.int64) + 1 if split in fields else None
     if half is not None and not np.isin(half, (1, 2)).all():
@@ -71,15 +72,15 @@ def _images(table: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
     return stacks, file_index.reshape(-1).astype(np.int32), table["blob/idx"].astype(np.int64)
 
 
-def _shift_pixel(table: np.ndarray, alignment: str) -> np.ndarray | None:
-    """Å per pixel of the shifts ``(N,)``; None where the file doesn't say."""
-    for name in (f"{alignment}/psize_A", "blob/psize_A"):
-        if name in (table.dtype.names or ()):
-            return table[name].astype(np.float64)
-    return None
+def _shift_pixel(table: np.ndarray, alignment: str, binning: float = 1.0) -> np.ndarray | None:
+    """Å per pixel of the shifts ``(N,)``, ``binning`` times the blob's where they have none; None where neither has."""
+    fields = table.dtype.names or ()
+    if f"{alignment}/psize_A" in fields:
+        return table[f"{alignment}/psize_A"].astype(np.float64)
+    return table["blob/psize_A"].astype(np.float64) * binning if "blob/psize_A" in fields else None
 
 
-def _poses(table: np.ndarray, alignment: str, path: Path) -> tuple[Tensor | None, Tensor | None]:
+def _poses(table: np.ndarray, alignment: str, path: Path, binning: float) -> tuple[Tensor | None, Tensor | None]:
     """Rotations ``(N, 3, 3)`` and shifts ``(N, 2)`` in Å (pixels where no pixel size is known)."""
     fields = table.dtype.names or ()
     if f"{alignment}/pose" not in fields:
@@ -93,8 +94,8 @@ def _poses(table: np.ndarray, alignment: str, path: Path) -> tuple[Tensor | None
         pose, shift = pose[np.arange(len(table)), best], shift[np.arange(len(table)), best]
     rotation = rotations.from_rotation_vector(torch.from_numpy(pose.astype(np.float64))).transpose(-1, -2)
     moved = torch.from_numpy(shift.astype(np.float64))
-    pixel = _shift_pixel(table, alignment)
-    return rotation.float(), (moved if pixel is None else moved * torch.from_numpy(pixel)[:, None]).float()
+    pixel = _shift_pixel(table, alignment, binning)
+    return rotation.float(), (moved * binning if pixel is None else moved * torch.from_numpy(pixel)[:, None]).float()
 
 
 def _optics(table: np.ndarray) -> tuple[Optics | None, tuple[str, ...]]:
@@ -111,6 +112,7 @@ def _optics(table: np.ndarray) -> tuple[Optics | None, tuple[str, ...]]:
 
     return Optics.from_columns(
         len(table), defocus_u=column("ctf/df1_A"), defocus_v=column("ctf/df2_A"),
-        astigmatism=column("ctf/df_angle_rad"), voltage=column("ctf/accel_kv"), cs=column("ctf/cs_mm"), amplitude_contrast=column("ctf/amp_contrast"),
-        phase_shift=column("ctf/phase_shift_rad"), b_factor=column("ctf/bfactor"),
+        astigmatism=column("ctf/df_angle_rad"), voltage=column("ctf/accel_kv"), cs=column("ctf/cs_mm"),
+        amplitude_contrast=column("ctf/amp_contrast"), phase_shift=column("ctf/phase_shift_rad"),
+        b_factor=column("ctf/bfactor"),
     ), ()

@@ -13,13 +13,12 @@ from cryorecon.data.files import require_file
 from cryorecon.data.metadata import Metadata, resolve
 from cryorecon.data.mrc import Header, read_header
 from cryorecon.data.poses import Poses
-from cryorecon.data.source import FileSource, ImageSource
+from cryorecon.data.quality import check_sample
 from cryorecon.data.stack import ParticleStack, contrast_sign
 from cryorecon.errors import InputError
 from cryorecon.imaging.ctf import Optics
 
 APIX_TOLERANCE = 0.01
-SAMPLE = 64
 PREPARED = "particles.star"
 
 PathLike = str | Path
@@ -97,31 +96,6 @@ def read_metadata(path: PathLike, *, datadir: PathLike | None = None, tomograms:
     raise InputError(f"{path}: expected particles as .star, .cs, .mrcs, .mrc or .txt, found {kind or 'no ending'}")
 
 
-def check_sample(stack: ParticleStack, n: int = SAMPLE) -> None:
-    """Read ``n`` images spread over the stack; :class:`InputError` where one is constant or not finite."""
-    chosen = np.unique(np.linspace(0, len(stack) - 1, min(n, len(stack))).astype(np.int64))
-    for part in np.array_split(chosen, -(-len(chosen) * stack.box**2 // (1 << 24))):
-        check_images(stack.source.read(part), part, stack.source)
-
-
-def check_images(images: np.ndarray, positions: np.ndarray, source: ImageSource) -> None:
-    """:class:`InputError` where one of ``images`` ``(n, D, D)``, at these positions of ``source``, is constant or not
-    finite."""
-    low, high = images.min((1, 2)), images.max((1, 2))
-    for wrong, what in ((~np.isfinite(low + high), "NaN or infinite"), (low == high, "constant")):
-        if wrong.any():
-            first = int(positions[np.flatnonzero(wrong)[0]])
-            raise InputError(f"{image_name(source, first)}: expected an image, found {what} values in image "
-                             f"{first + 1} ({int(wrong.sum())} of {len(images)} looked at); leave it out by --ind")
-
-
-def image_name(source: ImageSource, position: int) -> str:
-    """``000001@path`` of an image of a file, for errors."""
-    if not isinstance(source, FileSource):
-        return "images"
-    return f"{source.frame[position] + 1:06d}@{source.headers[source.file_index[position]].path}"
-
-
 def _whole_stacks(path: Path, names: list[str], datadir: PathLike | None = None) -> Metadata:
     if not names:
         raise InputError(f"{path}: expected the name of an image stack on each line, found none")
@@ -155,7 +129,8 @@ def _ctf_of_file(path: PathLike, meta: Metadata, images: np.ndarray | None, box:
     """CTF and Å/px ``(n,)`` at ``box`` from a CTF file with a row for each image of ``meta``."""
     if Path(path).suffix in (".pkl", ".npy"):
         table = read_ctf(path)
-        optics, pixel = table.optics, table.apix_at(box).numpy()
+        optics = table.optics
+        pixel: np.ndarray | None = table.apix_at(box).numpy()
     else:
         other = read_metadata(path, tomograms=tomograms)
         if other.optics is None:
@@ -206,7 +181,8 @@ def _pixel_size(meta: Metadata, ctf_apix: np.ndarray | None, headers: list[Heade
     if not listed and apix is None:
         if not stated:
             if headers[0].apix == 0:
-                warnings.warn(f"{meta.path}: no pixel size in the CTF, star or header; taking 1 Å/px, give --apix", stacklevel=3)
+                warnings.warn(f"{meta.path}: no pixel size in the CTF, star or header; taking 1 Å/px, give --apix",
+                              stacklevel=3)
             return 1.0
         return _uniform(np.array([header.apix for header in stated]), meta.path)
     if not listed:

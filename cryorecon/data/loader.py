@@ -87,11 +87,20 @@ class Loader:
         _, counts = torch.unique_consecutive(stack.particle[order], return_counts=True)
         self._order, self._counts = order, counts
         self._starts = torch.cumsum(counts, 0) - counts
+        self._scale = self._cached_scale = torch.ones(len(stack))
         self._cache: Batch | None = None
         if len(stack) * grid.n * 12 <= cache_bytes:
             parts = [self._read(index) for index in torch.arange(len(stack)).split(512)]
             names = ("data", "power", "norm", "image", "particle")
             self._cache = Batch(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def set_scale(self, scale: Tensor) -> None:
+        """Factor ``(N,)`` on each image's transfer function: its contrast."""
+        self._scale = scale
+        if self._cache is not None:
+            c, s = self._cache, (scale / self._cached_scale)[:, None]
+            self._cache = Batch(c.data * s, c.power * s.square(), c.norm, c.image, c.particle)
+            self._cached_scale = scale
 
     @property
     def n_particles(self) -> int:
@@ -113,11 +122,12 @@ class Loader:
             transfer = torch.ones(len(index), self.grid.n)
         else:
             transfer = ctf(self.stack.optics[index], self.grid.frequency)
+        scale = self._scale[index, None]
         if self.stack.premultiplied:
             data, norm = spectra * self._whiten, torch.zeros(len(index))
         else:
             data, norm = spectra * (transfer * self._whiten), (spectra.abs().square() * self._whiten).sum(1)
-        return Batch(data, transfer.square() * self._whiten, norm, index, self.stack.particle[index])
+        return Batch(data * scale, (transfer * scale).square() * self._whiten, norm, index, self.stack.particle[index])
 
     def epoch(self, particles: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One pass in batches of whole particles; in random order where a generator is given.

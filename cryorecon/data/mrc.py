@@ -1,8 +1,8 @@
 """MRC files: volumes and image stacks of every real mode, in both byte orders.
 
 Headers are read here; images are read by :mod:`cryorecon.data.source` at the offsets that a header gives. The format
-is that of Cheng et al. (2015), MRC2014, with mode 12 = float16. A file without the ``MAP `` id, or with a broken machine
-stamp, is read all the same if its numbers make sense in one byte order.
+is that of Cheng et al. (2015), MRC2014, with mode 12 = float16. A file without the ``MAP `` id, or with a broken
+machine stamp, is read all the same if its numbers make sense in one byte order.
 """
 
 import gzip
@@ -182,27 +182,27 @@ class StackWriter:
             if not raw:
                 raise InputError(f"{self.part}: expected {keep} finished images, found {self.count}; delete it to "
                                  "start anew")
-            self._count_in(np.frombuffer(raw, self.dtype).reshape(-1, self.box, self.box))
+            self._count_in(np.frombuffer(raw, self.dtype).reshape(-1, self.box, self.box).astype("f4"))
 
-    def _count_in(self, stored: np.ndarray) -> None:
-        self._low, self._high = min(self._low, float(stored.min())), max(self._high, float(stored.max()))
-        self._sum += float(stored.sum(dtype=np.float64))
-        self._squares += float(np.square(stored, dtype=np.float64).sum())
-        self.count += len(stored)
+    def _count_in(self, images: np.ndarray) -> None:
+        self._low, self._high = min(self._low, float(images.min())), max(self._high, float(images.max()))
+        mean, size = float(images.mean()), images.size
+        self._sum += mean * size
+        self._squares += (float(images.var()) + mean**2) * size
+        self.count += len(images)
 
     def append(self, images: np.ndarray) -> None:
         """Add ``(n, D, D)`` images. Raises :class:`InputError` for another box or values that float16 can't hold."""
         images = np.asarray(images)
         if images.shape[1:] != (self.box, self.box):
             raise InputError(f"{self.path}: expected images of {self.box} x {self.box}, found shape {images.shape}")
-        with np.errstate(over="ignore"):
-            stored = np.ascontiguousarray(images, self.dtype)
-        if self.dtype.itemsize == 2 and not np.isfinite(stored).all():
+        if not len(images):
+            return
+        if self.dtype.itemsize == 2 and not np.abs(images).max() <= np.finfo(np.float16).max:
             raise InputError(f"{self.path}: float16 holds values up to 65504, found larger ones; normalise or write "
                              "float32")
-        self._file.write(stored.data)
-        if len(stored):
-            self._count_in(stored)
+        self._file.write(np.ascontiguousarray(images, self.dtype).data)
+        self._count_in(images)
 
     def flush(self) -> None:
         """Hand what was appended to the operating system."""
@@ -227,12 +227,12 @@ class StackWriter:
         if kind is None:
             self.close()
         else:
-            self._file.close()
-            self.discard()
+            self.suspend()
+            self.part.unlink(missing_ok=True)
 
-    def discard(self) -> None:
-        """Remove the unfinished file."""
-        self.part.unlink(missing_ok=True)
+    def suspend(self) -> None:
+        """Close the file and leave what is written as ``<name>.part``."""
+        self._file.close()
 
 
 def part_name(path: Path) -> Path:

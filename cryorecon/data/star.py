@@ -24,7 +24,8 @@ from cryorecon.imaging.ctf import Optics
 if TYPE_CHECKING:
     import pandas as pd
 
-WHITE_COLUMN = "cryoreconProteinIsWhite"
+WHITE_COLUMN = "cryoreconProteinIsWhite"  # our mark in the optics block of prepared images
+TILT_COLUMNS = ("cryoreconTiltRot", "cryoreconTiltTilt", "cryoreconTiltPsi")  # Euler angles of T, as we write them
 _TEXT_COLUMNS = ["rlnImageName", "rlnMicrographName", "rlnGroupName", "rlnOpticsGroupName", "rlnTomoName",
                  "rlnTomoParticleName", "rlnTomoVisibleFrames"]
 _M_PARTICLE = re.compile(r"\d{3}_\d{6}")  # M and tomoDRGN name a particle's tilts by one rlnGroupName of this form
@@ -57,12 +58,14 @@ def read_blocks(path: str | Path) -> dict:
     return blocks
 
 
-def read_star(path: str | Path, tomograms: str | Path | None = None, datadir: str | Path | None = None) -> Metadata:
+def read_star(path: str | Path, tomograms: str | Path | None = None, datadir: str | Path | None = None,
+              overrides: dict[str, float] | None = None) -> Metadata:
     """Metadata of a star file's images.
 
     ``tomograms``: the tilt series' star, where the file is of RELION 5 or WarpTools and it can't be found beside it.
     ``datadir``: where stacks lie (only tilt series look). An optimisation set's star may be given instead of the
     particles'.
+    ``overrides``: columns that get one value for all rows, present or not.
     Raises :class:`InputError` for what can't be read or understood.
     """
     path = Path(path)
@@ -72,14 +75,14 @@ def read_star(path: str | Path, tomograms: str | Path | None = None, datadir: st
         tomograms = tomograms or path.parent / Path(listed["rlnTomoTomogramsFile"]).name
         path = path.parent / Path(listed["rlnTomoParticlesFile"]).name
         blocks = read_blocks(path)
-    frame = particle_frame(blocks, path)
+    frame = particle_frame(blocks, path).assign(**(overrides or {}))
     if "rlnTomoVisibleFrames" in frame:
         from cryorecon.data.tilt_star import read_tilt_series
 
         return read_tilt_series(frame, path, tomograms, datadir)
     stacks, file_index, number = _images(frame, path)
     rotation = _rotation(frame, path)
-    particle, tilt = _tilts_of_groups(frame, rotation)
+    particle, tilt = _tilts(frame, rotation, path)
     optics, lacking = optics_of(frame, path)
     shift, in_pixels = _shift(frame, path)
     return Metadata(
@@ -89,17 +92,24 @@ def read_star(path: str | Path, tomograms: str | Path | None = None, datadir: st
     )
 
 
-def particle_frame(blocks: dict, path: Path) -> "pd.DataFrame":
-    """The particles' frame with the columns of their optics groups joined in (particles' own columns win)."""
+def particle_block(blocks: dict, path: Path) -> str:
+    """Name of the block that lists the particles. Raises :class:`InputError` where there is none."""
     import pandas as pd
 
     frames = {name: block for name, block in blocks.items() if isinstance(block, pd.DataFrame) and name != "optics"}
     known = [name for name in ("particles", "images", "") if name in frames]
     named = known or [name for name, block in frames.items() if "rlnImageName" in block or "rlnAngleRot" in block]
     if not named or not len(frames[named[0]]):
-        raise InputError(f"{path}: expected a block of particles, found {', '.join(map(repr, blocks)) or 'none'}; give "
-                         "the star that lists the particles")
-    frame = frames[named[0]]
+        raise InputError(f"{path}: expected a block of particles, found "
+                         f"{', '.join(map(repr, [*blocks][:5])) or 'none'}; give the star that lists the particles")
+    return named[0]
+
+
+def particle_frame(blocks: dict, path: Path) -> "pd.DataFrame":
+    """The particles' frame with the columns of their optics groups joined in (particles' own columns win)."""
+    import pandas as pd
+
+    frame = blocks[particle_block(blocks, path)]
     if "optics" not in blocks:
         return frame
     optics = blocks["optics"]
@@ -228,22 +238,26 @@ def box_of(frame: "pd.DataFrame", path: Path) -> int | None:
     return int(sizes[0])
 
 
-def _tilts_of_groups(frame: "pd.DataFrame", rotation: Tensor | None) -> tuple[np.ndarray | None, Tensor | None]:
-    """Particle ids and tilts of a star with a row for each tilt image, as M and tomoDRGN write it; (None, None) else.
+def _tilts(frame: "pd.DataFrame", rotation: Tensor | None, path: Path) -> tuple[np.ndarray | None, Tensor | None]:
+    """Particle ids and tilts of a star with a row for each tilt image, as M, tomoDRGN and we write it; (None, None)
+    else.
 
-    The particle's rotation is that of its first image, so that ``T = R_image R_first^T``.
+    Where tilts aren't given, the particle's rotation is that of its first image, so that ``T = R_image R_first^T``.
     """
     import pandas as pd
 
     if "rlnTomoParticleName" in frame:
         key = frame["rlnTomoParticleName"]
     elif "rlnGroupName" in frame and all(map(_M_PARTICLE.fullmatch, pd.unique(frame["rlnGroupName"]).tolist())):
-        key = frame["rlnGroupName"] + ("|" + frame["rlnImageName"].str.partition("@")[2] if "rlnImageName" in frame else "")
+        stack = frame["rlnImageName"].str.partition("@")[2] if "rlnImageName" in frame else ""
+        key = frame["rlnGroupName"] + "|" + stack
     else:
         return None, None
     ids, _ = pd.factorize(key)
     if len(np.unique(ids)) == len(ids):
         return None, None
+    if all(name in frame for name in TILT_COLUMNS):
+        return ids, euler_rotations(frame, path, TILT_COLUMNS).float()
     if rotation is None:
         return ids, None
     _, first = np.unique(ids, return_index=True)

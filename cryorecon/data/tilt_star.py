@@ -1,8 +1,8 @@
 """Tilt series of RELION 5 and WarpTools: a row for each particle, a stack of tilt images for each row.
 
 The tomograms' star gives each tilt its projection matrix and CTF. RELION composes
-``A = P_tilt A_subtomogram A_particle``, and a particle lies at its coordinate minus ``A_subtomogram`` times its 3-D origin. The defocus of a tilt is used for
-all of its particles, wherever they lie along the beam.
+``A = P_tilt A_subtomogram A_particle``, and a particle lies at its coordinate minus ``A_subtomogram`` times its 3-D
+origin. The defocus of a tilt is used for all of its particles, wherever they lie along the beam.
 """
 
 import json

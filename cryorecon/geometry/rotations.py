@@ -30,7 +30,7 @@ def to_euler(rotation: Tensor) -> Tensor:
     degenerate = torch.hypot(rotation[..., 2, 0], rotation[..., 2, 1]) < 1e-6
     rot = torch.atan2(rotation[..., 2, 1], rotation[..., 2, 0])
     psi = torch.atan2(rotation[..., 1, 2], -rotation[..., 0, 2])
-    psi = torch.where(degenerate, torch.atan2(-rotation[..., 1, 0], rotation[..., 1, 1]), psi)
+    psi = torch.where(degenerate, torch.atan2(rotation[..., 0, 1], rotation[..., 1, 1]), psi)
     return torch.stack([rot.masked_fill(degenerate, 0.0), tilt, psi], -1)
 
 

@@ -57,9 +57,9 @@ class Optics:
 
 
 def wavelength(voltage: Tensor) -> Tensor:
-    """Relativistic electron wavelength in Å at ``voltage`` kV."""
+    """Relativistic electron wavelength in Å at ``voltage`` kV: ``h / sqrt(2 m e V (1 + e V / 2 m c^2))``."""
     volts = voltage * 1e3
-    return 12.2639 / torch.sqrt(volts * (1 + 0.97845e-6 * volts))
+    return 12.2642597 / torch.sqrt(volts * (1 + 0.97847554e-6 * volts))
 
 
 def ctf(optics: Optics, frequency: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
-from cryorecon.report.style import ALONG, DENSITY, GREY, INK, LINES, PALE, colours, figure, style
+from cryorecon.report.style import DENSITY, GREY, INK, LINES, PALE, colours, figure, style
 
 MANY = 20_000  # points above which a scatter shows a random share of them
 
@@ -115,7 +116,7 @@ def variance(explained: np.ndarray) -> Figure:
     axes.bar(place, 100 * explained, color=LINES[0], width=0.7, label="each")
     axes.plot(place, 100 * np.cumsum(explained), "o-", color=LINES[1], markersize=3.5, label="sum")
     axes.set(xlabel="principal component of z", ylabel="% of variance", ylim=(0, 104), xlim=(0.3, len(place) + 0.7))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="x", visible=False)
     axes.legend(loc="center right")
     return drawn
@@ -143,23 +144,23 @@ def learning_curve(history: Mapping[str, np.ndarray]) -> Figure:
         if np.isfinite(values).any():
             last = values[np.isfinite(values)][-1]
             axes.set_title(f"{last:.4g}", loc="right", color=LINES[i])
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.ticklabel_format(axis="y", useOffset=False)
     return drawn
 
 
 @style()
 def fsc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], apix: float,
-        crossings: Sequence[tuple[float, float]] = ()) -> Figure:
+        crossings: Sequence[tuple[float, float]] = (), title: str = "") -> Figure:
     """FSC curves: name -> (frequency in cycles per pixel, value), both ``(S,)``.
 
-    ``apix`` in Å, or 0 where unknown: the axis then counts cycles per pixel. ``crossings``: (threshold, cycles per pixel)
-    to mark with the resolution there.
+    ``apix`` in Å, or 0 where unknown: the axis then counts cycles per pixel. ``crossings``: (threshold, cycles per
+    pixel) to mark with the resolution there.
     """
     drawn = figure(5.4, 3.5)
     axes = drawn.add_subplot()
-    for i, (name, (frequency, value)) in enumerate(curves.items()):
-        axes.plot(frequency, value, label=name, color=LINES[i % len(LINES)], linewidth=1.8 if i == 0 else 1.2,
+    for i, (name, curve) in enumerate(curves.items()):
+        axes.plot(*curve, label=name, color=LINES[i % len(LINES)], linewidth=1.8 if i == 0 else 1.2,
                   alpha=1 if i == 0 else 0.75)
     for threshold in (0.5, 0.143):
         axes.axhline(threshold, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -180,7 +181,8 @@ def fsc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], apix: float,
         axes.set_xlabel("resolution (Å)")
     else:
         axes.set_xlabel("frequency (cycles per pixel; pixel size unknown)")
-    axes.legend(loc="upper right" if lowest < 0.85 else "lower left")
+    axes.legend(loc="upper right" if lowest < 0.7 else "lower left", bbox_to_anchor=None if lowest < 0.7 else (0, 0.2))
+    axes.set_title(title, fontsize=9)
     return drawn
 
 
@@ -188,7 +190,8 @@ def fsc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], apix: float,
 def orientations(rotation: np.ndarray) -> Figure:
     """Viewing directions of rotations ``(N, 3, 3)``: density over the sphere (equal-area), and the in-plane angles.
 
-    A direction is ``R^T (0, 0, 1)``: rot is its longitude, tilt its angle from the z axis. Even coverage is 1 everywhere.
+    A direction is ``R^T (0, 0, 1)``: rot is its longitude, tilt its angle from the z axis. Even coverage is 1
+    everywhere.
     """
     direction = rotation[:, 2]
     longitude, height = np.arctan2(direction[:, 1], direction[:, 0]), np.clip(direction[:, 2], -1, 1)
@@ -210,17 +213,6 @@ def orientations(rotation: np.ndarray) -> Figure:
     # psi of RELION's ZYZ angles: A[0, 2] = -cos(psi) sin(tilt), A[1, 2] = sin(psi) sin(tilt)
     inplane = np.rad2deg(np.arctan2(rotation[:, 1, 2], -rotation[:, 0, 2]))
     flat = drawn.add_subplot(1, 3, 3)
-    flat.hist(inplane, np.linspace(-180, 180, 37), color=LINES[0], alpha=0.85)
+    flat.hist(inplane, [*range(-180, 181, 10)], color=LINES[0], alpha=0.85)
     flat.set(title="In-plane angle", xlabel="psi (°)", yticks=[], xticks=(-180, 0, 180), xlim=(-180, 180))
-    return drawn
-
-
-@style()
-def counts(numbers: np.ndarray) -> Figure:
-    """Particles of each cluster ``(k,)``."""
-    drawn = figure(max(3.4, 0.24 * len(numbers) + 1.2), 2.6)
-    axes = drawn.add_subplot()
-    axes.bar(np.arange(1, len(numbers) + 1), numbers, color=colours(len(numbers), ALONG), width=0.75)
-    axes.set(xlabel="cluster", ylabel="particles", xticks=np.arange(1, len(numbers) + 1))
-    axes.grid(axis="x", visible=False)
     return drawn

@@ -1,9 +1,13 @@
 """One look for every figure: quiet axes, colours that print and that the colour-blind can tell apart."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from cycler import cycler
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
@@ -12,14 +16,14 @@ from cryorecon.data.files import atomic_path
 INK, GREY, PALE = "#1c2430", "#6b7684", "#e6e9ee"
 LINES = ("#1f6fb4", "#d1622b", "#2a9d73", "#8a5cb8", "#c2a01e", "#5b6b7d")
 
-STYLE = {
+STYLE: Any = {
     "font.family": "sans-serif", "font.size": 9.0, "axes.titlesize": 10.0, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.labelsize": 9.0, "axes.labelcolor": INK, "axes.edgecolor": GREY,
     "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False, "axes.titlepad": 8.0,
     "text.color": INK, "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "xtick.labelsize": 8.0, "ytick.labelsize": 8.0, "legend.frameon": False, "legend.fontsize": 8.0,
     "axes.grid": True, "grid.color": PALE, "grid.linewidth": 0.7, "axes.axisbelow": True, "lines.linewidth": 1.6,
-    "figure.facecolor": "white", "axes.facecolor": "white", "axes.prop_cycle": mpl.cycler(color=LINES),
+    "figure.facecolor": "white", "axes.facecolor": "white", "axes.prop_cycle": cycler(color=LINES),
 }  # fmt: skip
 
 DENSITY = LinearSegmentedColormap.from_list(
@@ -33,9 +37,11 @@ def colours(n: int, colormap: Colormap = ALONG) -> list[tuple[float, float, floa
     return [tuple(colormap(position)[:3]) for position in np.linspace(0, 1, max(n, 2))[:n]]
 
 
-def style() -> object:
+@contextmanager
+def style() -> Iterator[None]:
     """Context manager or decorator within which figures are made in this look."""
-    return mpl.rc_context(STYLE)
+    with mpl.rc_context(STYLE):
+        yield
 
 
 def figure(width: float, height: float) -> Figure:

@@ -1,5 +1,6 @@
 """A simulated data collection: how many images of what size, noise and optics; and its images as a stack in memory."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,11 +42,12 @@ class Experiment:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise InputError(f"expected a positive number of images, found {self.n}")
-        if self.snr < 0 or self.max_shift < 0 or self.b_factor < 0:
+        if self.n < 1 or self.box < 4 or not 0 < self.apix < math.inf:
+            raise InputError("expected a positive number of images, a box of at least 4 px and a positive pixel size, "
+                             f"found {self.n}, {self.box} px and {self.apix:g} Å")
+        if not all(0 <= value < math.inf for value in (self.snr, self.max_shift, self.b_factor)):
             raise InputError("expected SNR, largest shift and B-factor of 0 or more, found "
-                             f"{self.snr}, {self.max_shift} and {self.b_factor}")
+                             f"{self.snr:g}, {self.max_shift:g} and {self.b_factor:g}")
 
     def grid(self) -> Grid:
         """The images' grid on the experiment's device."""

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from cryorecon.errors import InputError
 from cryorecon.geometry.rotations import from_rotation_vector
+from cryorecon.simulation import MOTIONS
 from cryorecon.simulation.helices import Vector, domain
 from cryorecon.simulation.molecule import Molecule, of_elements
 
-MOTIONS = ("rigid", "hinge", "hinge2", "circle", "states")
 SHOULDER, ELBOW = (22.0, 0.0, 6.0), (-22.0, 4.0, 6.0)  # Å: what the arm and the other arm turn about
 
 # centre and radii (Å) and number of helix bundles of each domain

@@ -12,12 +12,12 @@ import math
 import torch
 from torch import Tensor
 
-from cryorecon.geometry.fourier import centred_crop_or_pad, centred_fft, centred_ifft
 from cryorecon.geometry.grid import Grid
 from cryorecon.simulation.molecule import Molecule
 
 OVERSAMPLING, TAPS = 2, 7  # fine points per pixel; fine points that the kernel covers along each axis
 BETA = 2.30 * TAPS  # the best kernel of this width at this oversampling
+ATOMS_AT_ONCE = 1 << 14  # in a volume, whose atoms reach 343 points each
 
 
 def scattering_factors(molecule: Molecule, squared: Tensor, b_factor: float) -> Tensor:
@@ -96,19 +96,21 @@ class ImageRenderer:
 
 def volume(molecule: Molecule, state: int, box: int, apix: float, b_factor: float) -> Tensor:
     """Density ``(D, D, D)`` (per Å^3) of one conformation, band-limited at the grid's Nyquist sphere."""
-    axis = torch.arange(box) - box // 2
-    squared = sum(a.float().square() for a in torch.meshgrid(axis, axis, axis, indexing="ij"))
-    squared = torch.as_tensor(squared)
+    k, kx, fine = (torch.fft.fftfreq(box) * box).round(), torch.arange(box // 2 + 1), OVERSAMPLING * box
+    squared = k[:, None, None] ** 2 + k[:, None] ** 2 + kx**2
     factors = scattering_factors(molecule, squared / (box * apix) ** 2, b_factor)
-    kernel = _deconvolution(axis, box)
-    weight = kernel[:, None, None] * kernel[:, None] * kernel * (4 * squared < box**2) / apix**3
-    spectrum = torch.zeros(box, box, box, dtype=torch.complex64)
+    # the origin at index fine / 2 = D is a change of sign at odd frequencies
+    along, along_x = (_deconvolution(axis, box) * (1 - 2 * (axis % 2)) for axis in (k, kx))
+    weight = along[:, None, None] * along[:, None] * along_x * (4 * squared < box**2) / apix**3
+    spectrum = torch.zeros(squared.shape, dtype=torch.complex64)
     for e in range(len(molecule.elements)):
-        chosen = molecule.element == e
-        atoms = molecule.coordinates[state, chosen].T[None] * (OVERSAMPLING / apix)
-        slot = torch.zeros(int(chosen.sum()), dtype=torch.int32)
-        spread = _spread(atoms, molecule.occupancy[state, chosen][None], slot, 1, OVERSAMPLING * box)[0, 0]
-        for _ in range(3):  # one axis, cropped before the next: (z, y, x) -> (x, z, y) -> (y, x, z) -> (z, y, x)
-            spread = centred_crop_or_pad(centred_fft(spread, 1), box, 1).movedim(-1, 0)
-        spectrum += spread * factors[e] * weight
-    return centred_ifft(spectrum, 3).real
+        spread = torch.zeros([fine] * 3)
+        for chosen in torch.nonzero(molecule.element == e)[:, 0].split(ATOMS_AT_ONCE):
+            atoms = molecule.coordinates[state, chosen].T[None] * (OVERSAMPLING / apix)
+            slot = torch.zeros(len(chosen), dtype=torch.int32)
+            spread += _spread(atoms, molecule.occupancy[state, chosen][None], slot, 1, fine)[0, 0]
+        part = torch.fft.rfft(spread)[..., : len(kx)]  # axis by axis, each cropped before the next
+        for axis in (1, 0):
+            part = torch.fft.fft(part, dim=axis).index_select(axis, k.long() % fine)
+        spectrum += part * factors[e] * weight
+    return torch.fft.fftshift(torch.fft.irfftn(spectrum, s=(box, box, box)))

@@ -45,6 +45,12 @@ class VoxelGrid(nn.Module):
         """Lattice values ``(Q, V)`` complex."""
         return torch.view_as_complex(self.coefficients.view(self.lattice.n, -1, 2)).T
 
+    def shell_amplitude(self, n_shells: int) -> Tensor:
+        """Root mean square of the mean's lattice values by shell, ``(n_shells,)``; never below a thousandth of the most."""
+        power = self.lattice.shell_mean(self.values[0].detach().abs().square())[:n_shells]
+        amplitude = torch.nn.functional.pad(power, (0, n_shells - len(power))).sqrt()
+        return amplitude.clamp(min=1e-3 * float(amplitude.max()))
+
     def component_slices(self, rotation: Tensor, selection: Selection) -> Tensor:
         """Slices of the mean and of every component, ``(N, P, Q)`` complex, at rotations ``(N, 3, 3)``.
 

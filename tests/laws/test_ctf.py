@@ -54,7 +54,7 @@ def test_against_an_independent_float64_formula(box, apix):
     kx, ky = grid.frequency.double().numpy().T
     expected = np.stack([reference(row, kx, ky) for row in rows])
     assert found.shape == (40, grid.n)
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-2)
+    np.testing.assert_allclose(found.numpy(), expected, atol=4e-3)
 
 
 def test_frequencies_may_differ_from_image_to_image():
@@ -124,7 +124,7 @@ def test_no_optics_is_one_everywhere():
 @pytest.mark.parametrize("kilovolts", [100.0, 200.0, 300.0])
 def test_wavelength(kilovolts):
     found = float(wavelength(torch.tensor(kilovolts)))
-    assert found == pytest.approx(relativistic_wavelength(kilovolts * 1e3), rel=5e-5)
+    assert found == pytest.approx(relativistic_wavelength(kilovolts * 1e3), rel=2e-5)
 
 
 def test_optics_are_a_table():

@@ -33,14 +33,6 @@ def test_snr_is_the_ratio_of_variances_over_the_whole_image(lump):
     assert float((noise[:, :4, :4]).std() / noise.std()) == pytest.approx(1, abs=0.05)
 
 
-def test_the_particle_sits_at_minus_its_shift(lump):
-    grid = Grid(32, 3.0)
-    still = Truth(torch.zeros(1, dtype=torch.long), torch.eye(3)[None], torch.zeros(1, 2), None)
-    moved = Truth(still.state, still.rotation, torch.tensor([[9.0, -6.0]]), None)  # Å: 3 and -2 px
-    first, second = (grid.images(next(clean_spectra(lump, truth, grid, 20.0)))[0] for truth in (still, moved))
-    torch.testing.assert_close(second, first.roll((2, -3), (0, 1)), rtol=0, atol=1e-4 * float(first.abs().max()))
-
-
 def test_the_ctf_multiplies_and_leaves_protein_white_at_low_frequency(lump):
     grid = Grid(32, 3.0)
     optics = Optics.from_columns(1, defocus_u=15000, defocus_v=14000, astigmatism=0.3, voltage=300, cs=2.7,

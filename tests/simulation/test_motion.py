@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from cryorecon.errors import InputError
+from cryorecon.simulation import MOTIONS
 from cryorecon.simulation.molecule import load
-from cryorecon.simulation.motion import MOTIONS, flexible
+from cryorecon.simulation.motion import flexible
 
 
 @pytest.mark.parametrize(

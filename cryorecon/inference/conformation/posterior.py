@@ -17,12 +17,12 @@ from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 
-def gaussian_posterior(gram: Tensor, vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``(n, d)``, covariance ``(n, d, d)`` and divergence ``(n,)`` in nats under ``z ~ N(0, 1)``."""
-    eye = torch.eye(vector.shape[1], device=vector.device)
-    cov = torch.linalg.inv(gram + 0.5 * eye) / 2
+def gaussian_posterior(gram: Tensor, vector: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean ``(n, d)``, covariance ``(n, d, d)`` and divergence ``(n,)`` in nats under ``z_c ~ N(0, variance_c)``."""
+    cov = torch.linalg.inv(gram + 0.5 * torch.diag(1 / variance)) / 2
     mean = 2 * torch.einsum("bij,bj->bi", cov, vector)
-    kl = 0.5 * (mean.square().sum(1) + cov.diagonal(dim1=1, dim2=2).sum(1) - len(eye) - torch.logdet(cov))
+    second = mean.square() + cov.diagonal(dim1=1, dim2=2)
+    kl = 0.5 * ((second / variance - 1 + variance.log()).sum(1) - torch.logdet(cov))
     return mean, cov, kl
 
 
@@ -37,7 +37,7 @@ class DiscretePrior(nn.Module):
     @staticmethod
     def fit(gram: Tensor, vector: Tensor, n_atoms: int, iterations: int, generator: torch.Generator) -> "DiscretePrior":
         """Atoms and weights that maximise the likelihood of particles' moments ``G (n, d, d)``, ``v (n, d)``."""
-        start, _, _ = gaussian_posterior(gram, vector)
+        start, _, _ = gaussian_posterior(gram, vector, torch.ones(vector.shape[1], device=vector.device))
         chosen = torch.randperm(len(start), generator=generator)[:n_atoms].to(start.device)
         n_atoms = len(chosen)
         prior = DiscretePrior(start[chosen], start.new_full((n_atoms,), -math.log(n_atoms)))
@@ -74,21 +74,26 @@ class Posterior(nn.Module):
     distributed (Kiefer & Wolfowitz 1956). A one-dimensional motion bends through several components; under the Gaussian
     prior every image's noise pulls it off that curve, under the learned prior it stays on it.
 
-    volume: the linear volume (shared, not owned: its parameters are the model's). limit: band in Fourier pixels within which
+    volume: the linear volume (shared, not owned: its parameters are the model's). variance: ``(d,)`` of the Gaussian prior
+    (default: ones). limit: band in Fourier pixels within which
     images speak of z (default: all). chunk: images whose component slices are held at once.
     """
 
     def __init__(self, volume: VoxelGrid, grid: Grid, limit: float | None = None, prior: DiscretePrior | None = None,
-                 chunk: int = 64):
+                 variance: Tensor | None = None, chunk: int = 64):
         super().__init__()
         object.__setattr__(self, "volume", volume)  # not registered: saved with the model's volume
         self.grid, self.limit, self.prior, self.chunk = grid, limit, prior, chunk
+        self.register_buffer("variance", torch.ones(volume.z_dim, device=grid.device) if variance is None else variance)
 
     def forward(self, hypotheses: Hypotheses, batch: Batch, score: Callable) -> Hypotheses:
         """Hypotheses with posterior mean, covariance and divergence from the prior; no gradient flows."""
         with torch.no_grad():
             gram, vector, owner, counts = self.particle_moments(hypotheses, batch)
-            mean, cov, kl = (gaussian_posterior if self.prior is None else self.prior.posterior)(gram, vector)
+            if self.prior is None:
+                mean, cov, kl = gaussian_posterior(gram, vector, self.variance)
+            else:
+                mean, cov, kl = self.prior.posterior(gram, vector)
         mean, cov, kl = mean[owner], cov[owner], (kl / counts)[owner]
         return hypotheses.with_z(mean[:, None], kl[:, None], cov[:, None])
 

@@ -1,0 +1,68 @@
+"""Principal components, clusters, trajectories and pictures of a run
+
+Reads RUN/z.N.npy and the weights of the same epoch and writes RUN/analyze.N: maps at the k-means clusters of the
+latents (each at the real particle nearest to its centre) and along the principal components, pictures, summary.json and
+a page, index.html, that shows all of it.
+
+Example: cryorecon analyze out 25 --ksample 12
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_args(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``cryorecon analyze``."""
+    parser.add_argument("run", type=Path, help="output folder of a training run")
+    parser.add_argument("epoch", type=int, nargs="?", help="epoch (default: the last one saved)")
+    parser.add_argument("-o", "--outdir", type=Path, help="where to write (default: RUN/analyze.EPOCH)")
+    parser.add_argument("--ksample", type=int, default=20, metavar="K", help="number of clusters (default: 20)")
+    parser.add_argument("--pc", type=int, default=2, metavar="N", help="principal components to walk (default: 2)")
+    parser.add_argument("--Apix", "--apix", type=float, metavar="Å", help="pixel size of the maps (default: the run's)")
+    parser.add_argument("--skip-vol", action="store_true", help="no maps: latents and pictures only")
+    parser.add_argument("--umap", action="store_true", help="embed by UMAP too (extra: pip install 'cryorecon[umap]')")
+    parser.add_argument("--seed", type=int, default=0, help="of the clusters' start (default: 0)")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run ``cryorecon analyze``."""
+    import sys
+
+    import numpy as np
+    import torch
+
+    from cryorecon import __version__
+    from cryorecon.analysis.explore import embed_umap, explore, write_summary
+    from cryorecon.analysis.history import read_history
+    from cryorecon.analysis.latent import check_latents
+    from cryorecon.errors import InputError
+    from cryorecon.report.analysis_page import write_analysis
+    from cryorecon.training.run_directory import RunDirectory, load_run
+
+    if args.Apix is not None and args.Apix <= 0:
+        raise InputError(f"--Apix: expected a pixel size above 0 Å, found {args.Apix}")
+    run = RunDirectory(args.run)
+    if args.epoch is None and not run.epochs():
+        raise InputError(f"{args.run}: expected the folder of a run with a saved epoch, found none; check the path")
+    epoch = run.epochs()[-1] if args.epoch is None else args.epoch
+    z = run.z(epoch)
+    check_latents(z, f"{args.run}/z.{epoch}.npy")
+    model = load_run(args.run, epoch)
+    apix = float(model.apix if args.Apix is None else args.Apix)
+
+    def decode(point: np.ndarray) -> torch.Tensor:
+        with torch.no_grad():
+            return model.density(torch.from_numpy(point.astype(np.float32))[None])[0]
+
+    folder = args.outdir if args.outdir is not None else args.run / f"analyze.{epoch}"
+    found = explore(z, folder, None if args.skip_vol else decode, apix, args.ksample, args.pc, seed=args.seed)
+    embedded = embed_umap(z, folder, args.seed) if args.umap else None
+    facts = {"command": " ".join(["cryorecon", *sys.argv[1:]]), "run": str(args.run.resolve()), "epoch": str(epoch),
+             "pixel size": f"{apix:g} Å", "seed": str(args.seed), "cryorecon": __version__,
+             "torch": torch.__version__, "numpy": np.__version__}
+    page = write_analysis(found, read_history(args.run / "metrics.jsonl"), apix,
+                          f"{args.run.resolve().name}, epoch {epoch}", facts, embedded)
+    write_summary(found, {"run": str(args.run), "epoch": epoch, "apix": apix, "version": __version__})
+    shares = ", ".join(f"{100 * share:.1f} %" for share in found.pca.explained[:3])
+    print(f"{len(z):,} particles, zdim {z.shape[1]}; variance along the principal components: {shares}")
+    print(f"maps, arrays and pictures: {folder}\npage: {page}")

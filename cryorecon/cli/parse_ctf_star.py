@@ -1,0 +1,41 @@
+"""Write the CTF of a RELION star file (1.3 to 5, tilt series too).
+
+Writes cryoDRGN's nine columns [box, Å/px, defocus U and V in Å, angle in degrees, kV, Cs in mm, amplitude contrast,
+phase shift in degrees], one row for each image, as .pkl or .npy. Values given here hold for all images.
+
+    cryorecon parse_ctf_star run_data.star -o ctf.pkl
+    cryorecon parse_ctf_star old.star -D 256 --Apix 1.03 -w 0.1 -o ctf.pkl
+"""
+
+import argparse
+
+
+def add_args(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``parse_ctf_star``."""
+    parser.add_argument("star", help="RELION star file")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".pkl or .npy")
+    parser.add_argument("-D", "--box", type=int, metavar="PX", help="box of the images")
+    parser.add_argument("--Apix", "--apix", type=float, metavar="Å", dest="apix", help="pixel size")
+    parser.add_argument("--kv", type=float, metavar="kV", help="accelerating voltage")
+    parser.add_argument("--cs", type=float, metavar="mm", help="spherical aberration")
+    parser.add_argument("-w", type=float, metavar="FRACTION", help="amplitude contrast")
+    parser.add_argument("--ps", type=float, metavar="DEGREES", help="phase shift")
+    parser.add_argument("--tomograms", metavar="STAR", help="the tomograms' star of a tilt series")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the CTF.
+
+    Raises
+    ------
+    InputError: no star, or a CTF that is not whole.
+    """
+    from cryorecon.data.convert import convert_ctf
+    from cryorecon.data.star import read_star
+
+    named = {"rlnVoltage": args.kv, "rlnSphericalAberration": args.cs, "rlnAmplitudeContrast": args.w,
+             "rlnPhaseShift": args.ps}
+    given = {name: value for name, value in named.items() if value is not None}
+    meta = read_star(args.star, args.tomograms, overrides=given)
+    optics = convert_ctf(meta, args.out, args.box, args.apix)
+    print(f"{args.out}: CTF of {len(optics)} images")

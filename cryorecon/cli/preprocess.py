@@ -1,0 +1,64 @@
+"""Prepare a data set once: from particles of any kind to one stack and one star.
+
+Images are Fourier-cropped to -D, normalised, and their contrast is made that of white protein; poses, CTF, half-sets
+and tilts go into the star, so that training from it needs nothing else. Memory is bounded. After a kill the same
+command goes on where it was.
+
+    cryorecon preprocess run_data.star --datadir /data -D 128 -o prepared
+    cryorecon train_vae prepared --zdim 8 -o run
+"""
+
+import argparse
+
+
+def add_args(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``preprocess``."""
+    parser.add_argument("particles", help=".star, .cs, .mrcs or .txt")
+    parser.add_argument("-o", "--out", required=True, metavar="DIR|STAR",
+                        help="a folder for particles.star and particles.mrcs, or a .star whose stack lies beside it")
+    parser.add_argument("-D", "--box", type=int, metavar="PX",
+                        help="box to Fourier-crop to, even (default: the images')")
+    source = parser.add_argument_group("input")
+    source.add_argument("--poses", metavar="FILE", help="poses instead of the file's (.pkl, .npy, .star, .cs)")
+    source.add_argument("--ctf", metavar="FILE", help="CTF instead of the file's (.pkl, .npy, .star, .cs)")
+    source.add_argument("--ind", metavar="FILE", help="positions of the particles to keep (.pkl, .npy, .txt)")
+    source.add_argument("--datadir", metavar="DIR", help="folder of the image stacks")
+    source.add_argument("--tomograms", metavar="STAR", help="the tomograms' star of a tilt series")
+    source.add_argument("--apix", "--Apix", type=float, metavar="Å",
+                        help="pixel size where neither CTF nor star has it")
+    source.add_argument("--contrast", choices=("rule", "white", "dark", "guess"), default="rule",
+                        help="protein in the input: white, dark, guess (from the images) or rule: as train_* takes "
+                             "images, white with a CTF and dark without one (default)")
+    source.add_argument("--uninvert-data", action="store_true", help="turn the rule's sign round")
+    images = parser.add_argument_group("images")
+    images.add_argument("--normalise", choices=("background", "whole", "none"), default="background",
+                        help="mean 0 and standard deviation 1 of what lies outside --radius, of the whole image, or "
+                             "leave them (default: background)")
+    images.add_argument("--radius", type=float, default=0.92, metavar="R",
+                        help="where the background begins, as a fraction of half the box (default: 0.92)")
+    images.add_argument("--window", action="store_true",
+                        help="multiply by the soft circular window (training does so anyway, and measures the noise in "
+                             "the corners first)")
+    images.add_argument("--float16", action="store_true", help="store half-precision images (MRC mode 12)")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Prepare what ``args`` say.
+
+    Raises
+    ------
+    InputError: files that are absent or unfit, see ``load_particles`` and ``prepare``.
+    """
+    from cryorecon.data.load import load_particles
+    from cryorecon.data.preprocess import Preparation, prepare, warn_of_contrast, with_contrast
+
+    stack = load_particles(args.particles, poses=args.poses, ctf=args.ctf, ind=args.ind, datadir=args.datadir,
+                           apix=args.apix, tomograms=args.tomograms)
+    stack = with_contrast(stack, args.contrast, uninvert=args.uninvert_data)
+    warn_of_contrast(stack)
+    how = Preparation(args.box, args.normalise, args.radius, args.window, args.float16)
+    try:
+        star = prepare(stack, args.out, how, progress=True)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("the same command goes on where this one stopped") from error
+    print(f"{star}: {len(stack)} images of {args.box or stack.box} px")

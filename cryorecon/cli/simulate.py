@@ -1,0 +1,90 @@
+"""Make particle images of a molecule that moves, with their truth.
+
+Images are exact projections of atoms, multiplied by a CTF, shifted, with noise added. The molecule is built in
+(--motion) or comes from a file of atoms (--atoms), whose models are the states. The output folder holds the images
+(particles.mrcs, protein is white), their poses and CTF for RELION (particles.star) and cryoDRGN (poses.pkl, ctf.pkl),
+the truth (truth.npz) and the map of every state (maps/).
+
+    cryorecon simulate --motion hinge -n 5000 -D 64 --apix 3 --snr 0.1 -o hinge
+    cryorecon train_vae hinge/particles.star --zdim 4 -o run
+"""
+
+import argparse
+
+from cryorecon.simulation import MOTIONS
+
+
+def add_args(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``simulate``."""
+    what = parser.add_argument_group("molecule")
+    kind = what.add_mutually_exclusive_group()
+    kind.add_argument("--motion", choices=MOTIONS, default="hinge", help="built-in molecule (default: hinge)")
+    kind.add_argument("--atoms", metavar="FILE", help="atoms instead: .pdb, .cif (each model is a state) or .npz")
+    what.add_argument("--states", type=int, metavar="N", help="number of states of a built-in molecule (default: 20)")
+    what.add_argument("--weights", metavar="W,W,...", help="population of each state, in any unit (default: equal)")
+    what.add_argument("--b-factor", type=float, default=20.0, metavar="B", help="of all atoms, Å^2 (default: 20)")
+    images = parser.add_argument_group("images")
+    images.add_argument("-n", type=int, default=5000, metavar="N", help="number of images (default: 5000)")
+    images.add_argument("-D", "--box", type=int, default=64, metavar="PX", help="side of an image (default: 64)")
+    images.add_argument("--apix", type=float, default=3.0, metavar="Å", help="pixel size (default: 3)")
+    images.add_argument("--snr", type=float, default=0.1, metavar="R",
+                        help="variance of the signal over that of the noise, whole image; 0: no noise (default: 0.1)")
+    images.add_argument("--noise", default="white", metavar="white|FILE",
+                        help="white, or a file with one power per shell, of which the shape is taken (.txt, .npy)")
+    images.add_argument("--max-shift", type=float, default=3.0, metavar="PX",
+                        help="largest shift in x and in y, in pixels (default: 3)")
+    optics = images.add_mutually_exclusive_group()
+    optics.add_argument("--ctf-table", metavar="FILE",
+                        help="draw CTFs from tables of cryoDRGN's nine columns (.npz; default: 300 kV, 0.8-2.5 µm)")
+    optics.add_argument("--no-ctf", action="store_true", help="images without a CTF")
+    run = parser.add_argument_group("run")
+    run.add_argument("-o", "--outdir", required=True, metavar="DIR", help="output folder")
+    run.add_argument("--overwrite", action="store_true", help="replace an earlier simulation in that folder")
+    run.add_argument("--float16", action="store_true", help="store half-precision images (MRC mode 12)")
+    run.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Simulate and write what ``args`` say.
+
+    Raises
+    ------
+    InputError: files that are absent or unfit, numbers that make no experiment, an output folder that holds files.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from cryorecon.errors import InputError
+    from cryorecon.simulation.experiment import Experiment
+    from cryorecon.simulation.images import ctf_table, noise_spectrum
+    from cryorecon.simulation.molecule import load
+    from cryorecon.simulation.motion import flexible
+    from cryorecon.simulation.write import write_simulation
+
+    if args.atoms and args.states is not None:
+        raise InputError("--states: expected with --motion only, found it with --atoms; drop one of the two")
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    experiment = Experiment(
+        args.n, args.box, args.apix, args.snr, args.max_shift, args.b_factor, args.seed, _weights(args.weights),
+        optics=None if args.no_ctf else ctf_table(args.ctf_table), device=device,
+    )
+    if args.noise != "white":
+        experiment = replace(experiment, noise=noise_spectrum(args.noise, experiment.grid()))
+    molecule = load(args.atoms) if args.atoms else flexible(args.motion, 20 if args.states is None else args.states)
+    write_simulation(molecule, experiment, args.outdir, half_precision=args.float16, overwrite=args.overwrite)
+    print(f"{args.outdir}/particles.star: {args.n} images of {molecule.n_states} states")
+
+
+def _weights(text: str | None) -> tuple[float, ...] | None:
+    from cryorecon.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--weights: expected numbers with commas between, found {text!r}; e.g. 60,30,10") from error

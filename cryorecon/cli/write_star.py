@@ -1,0 +1,38 @@
+"""Write a RELION 3.1 star from images, poses and CTF.
+
+Names, poses, CTF and half-sets; the images stay as they are.
+
+    cryorecon write_star particles.mrcs --ctf ctf.pkl --poses poses.pkl -o particles.star
+    cryorecon write_star particles.star --datadir /data --ind chosen.pkl -o chosen.star
+"""
+
+import argparse
+
+
+def add_args(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``write_star``."""
+    parser.add_argument("particles", help=".mrcs, .txt, .star or .cs")
+    parser.add_argument("-o", "--out", required=True, metavar="STAR", help="output .star")
+    parser.add_argument("--ctf", metavar="FILE", help="CTF (.pkl, .npy, .star, .cs)")
+    parser.add_argument("--poses", metavar="FILE", help="poses (.pkl, .npy, .star, .cs)")
+    parser.add_argument("--ind", metavar="FILE", help="positions of the particles to keep (.pkl, .npy, .txt)")
+    parser.add_argument("--datadir", metavar="DIR", help="folder of the image stacks")
+    parser.add_argument("--tomograms", metavar="STAR", help="the tomograms' star of a tilt series")
+    parser.add_argument("--Apix", "--apix", type=float, metavar="Å", dest="apix",
+                        help="pixel size where no file has it")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the star.
+
+    Raises
+    ------
+    InputError: files that are absent or don't fit, see ``load_particles``.
+    """
+    from cryorecon.data.load import load_particles
+    from cryorecon.data.star_write import write_star
+
+    stack = load_particles(args.particles, poses=args.poses, ctf=args.ctf, ind=args.ind, datadir=args.datadir,
+                           apix=args.apix, tomograms=args.tomograms)
+    write_star(args.out, stack)
+    print(f"{args.out}: {len(stack)} images")

@@ -1,0 +1,116 @@
+"""Pictures and page of what ``analyze`` found."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryorecon.analysis.explore import Findings
+from cryorecon.data.mrc import read_volume
+from cryorecon.geometry.fourier import resample
+from cryorecon.report import maps, plots
+from cryorecon.report.page import Picture, Section, Table, write_page
+from cryorecon.report.style import save
+
+PICTURE_BOX = 128  # maps are drawn at no more than this
+
+
+def _read(paths: Sequence[Path]) -> list[Tensor]:
+    """Maps of at most 128 px for drawing."""
+    out = []
+    for path in paths:
+        density = torch.from_numpy(read_volume(path)[0])
+        out.append(resample(density, min(density.shape[-1], PICTURE_BOX), 3))
+    return out
+
+
+def draw_latents(found: Findings) -> list[Picture]:
+    """``z_pca.png``, ``z_pca_hexbin.png``, ``variance.png``."""
+    names = plots.component_names(found.pca.explained)
+    centres = found.coordinates[found.clusters.nearest]
+    scatter = plots.latent_scatter(found.coordinates, names, found.clusters.labels, centres)
+    path, what = (found.paths[0], "path along PC 1") if found.paths else (found.pca.mean[None], "mean")
+    hexes = plots.latent_density(found.coordinates, names, found.pca.project(path), what)
+    return [
+        Picture(save(scatter, found.folder / "z_pca.png"),
+                "Every particle along the first two principal components of z; numbers are clusters, their dots the "
+                "real particles whose maps are shown below.", 530),
+        Picture(save(hexes, found.folder / "z_pca_hexbin.png"),
+                "The same as a density; numbers are the points of the first trajectory below.", 530),
+        Picture(save(plots.variance(found.pca.explained), found.folder / "variance.png"),
+                "How much of the variance of z each principal component holds.", 460),
+    ]
+
+
+def draw_umap(folder: Path, positions: np.ndarray, labels: np.ndarray, n_clusters: int) -> Picture:
+    """``umap.png`` of positions ``(n, 2)`` and their clusters ``(n,)``; a cluster's number stands at its median."""
+    middle = np.stack([np.median(positions[labels == i], 0) if (labels == i).any() else positions[0]
+                       for i in range(n_clusters)])
+    drawn = plots.latent_scatter(positions, ("UMAP 1", "UMAP 2"), labels, middle)
+    return Picture(save(drawn, folder / "umap.png"), "UMAP of z, coloured by cluster.", 530)
+
+
+def draw_maps(found: Findings, apix: float) -> list[Picture]:
+    """``volumes.png`` and ``slices.png`` of the clusters, ``pcN/volumes.png`` of the trajectories."""
+    pictures = []
+    if found.cluster_maps:
+        densities = _read(found.cluster_maps)
+        labels = [f"{i + 1}  ({count:,})" for i, count in enumerate(found.clusters.counts)]
+        drawn = maps.surfaces(densities, labels, f"Maps of {len(densities)} clusters (particles)")
+        pictures.append(Picture(save(drawn, found.folder / "volumes.png"),
+                                "Maps at the real particle nearest to each cluster's centre, all at one level."))
+        largest = int(found.clusters.counts.argmax())
+        box = read_volume(found.cluster_maps[largest])[0].shape[-1]
+        drawn = maps.slices(densities[largest], apix * box / densities[largest].shape[-1],
+                            f"Cluster {largest + 1}, the largest")
+        pictures.append(Picture(save(drawn, found.folder / "slices.png"),
+                                "Central slices and projections of the largest cluster's map.", 720))
+    for i, paths in enumerate(found.path_maps):
+        if paths:
+            title = f"Along principal component {i + 1}, 5th to 95th percentile"
+            drawn = maps.surfaces(_read(paths), [str(n + 1) for n in range(len(paths))], title)
+            pictures.append(Picture(save(drawn, found.folder / f"pc{i + 1}" / "volumes.png"),
+                                    f"Maps along principal component {i + 1}; the other components stay at the mean. "
+                                    "Where few particles lie (see the density above), the map is the decoder's guess."))
+    return pictures
+
+
+def draw_history(history: Mapping[str, np.ndarray], folder: Path) -> Picture:
+    """``learning_curve.png``."""
+    return Picture(save(plots.learning_curve(history), folder / "learning_curve.png"), "Learning curve by epoch.")
+
+
+def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: float, title: str,
+                   facts: Mapping[str, str], embedded: tuple[np.ndarray, np.ndarray] | None = None) -> Path:
+    """Draw everything and write ``index.html``; returns its path.
+
+    ``facts``: name -> words, the table of how this was made. ``embedded``: UMAP's particle indices and positions.
+    """
+    latents = draw_latents(found)
+    if embedded is not None:
+        index, positions = embedded
+        latents.insert(2, draw_umap(found.folder, positions, found.clusters.labels[index], len(found.clusters.centres)))
+    total = len(found.clusters.labels)
+    rows = [(str(i + 1), f"{count:,}", f"{100 * count / total:.1f} %", str(particle))
+            for i, (count, particle) in enumerate(zip(found.clusters.counts, found.clusters.nearest, strict=True))]
+    drawn = draw_maps(found, apix)
+    n_cluster_pictures = 2 if found.cluster_maps else 0
+    sections = [
+        Section("Latent space", "Each dot is a particle; near dots are alike.", latents),
+        Section("Clusters", "k-means clusters of z, numbered along the first principal component.",
+                drawn[:n_cluster_pictures],
+                [Table(("cluster", "particles", "share", "particle shown (from 0)"), rows)]),
+    ]
+    if found.path_maps and any(found.path_maps):
+        sections.append(Section("Trajectories", "What changes along each principal component.",
+                                drawn[n_cluster_pictures:]))
+    sections += [
+        Section("Training", pictures=[draw_history(history, found.folder)]),
+        Section("Files", f"In {found.folder}", tables=[Table(("file", "what it is"), list(found.files.items()), (0,))]),
+        Section("How this was made", tables=[Table(("", ""), list(facts.items()), (1,))]),
+    ]
+    subtitle = f"{total:,} particles, z of {len(found.pca.mean)} dimensions"
+    return write_page(found.folder / "index.html", title, subtitle, sections,
+                      "Made by cryorecon analyze. This page needs no network.")

@@ -1,0 +1,81 @@
+"""A simulation on disk: images, poses and CTF in the formats that programs read, maps and truth."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cryorecon.data.cryodrgn_files import write_ctf, write_poses
+from cryorecon.data.files import atomic_path, free_space
+from cryorecon.data.mrc import StackWriter, write_volume
+from cryorecon.data.poses import Poses
+from cryorecon.data.source import FileSource
+from cryorecon.data.stack import ParticleStack
+from cryorecon.data.star_write import write_star
+from cryorecon.errors import InputError
+from cryorecon.simulation.experiment import Experiment, half_sets
+from cryorecon.simulation.images import Truth
+from cryorecon.simulation.molecule import Molecule
+from cryorecon.simulation.render import volume
+
+STACK, STAR, POSES, CTF, TRUTH, MAPS = "particles.mrcs", "particles.star", "poses.pkl", "ctf.pkl", "truth.npz", "maps"
+MAX_MAPS = 100
+
+
+def write_simulation(molecule: Molecule, experiment: Experiment, folder: str | Path, half_precision: bool = False,
+                     overwrite: bool = False) -> Truth:
+    """Simulate and write a folder; images are streamed, so that memory does not grow with their number.
+
+    The star file is written last: where it is, all is.
+
+    Raises
+    ------
+    InputError: the folder holds files and ``overwrite`` is not set, too little disk space, or as
+    :meth:`Experiment.run` does; nothing is written then.
+    """
+    folder = Path(folder)
+    _claim(folder, overwrite)
+    n_maps = min(molecule.n_states, MAX_MAPS)
+    image_bytes = (2 if half_precision else 4) * experiment.box**2 + 500  # 500: its rows in the other files
+    free_space(folder / STACK, experiment.n * image_bytes + n_maps * 4 * experiment.box**3)
+    truth, images = experiment.run(molecule)
+    if overwrite:
+        _remove_earlier(folder)
+    bar = tqdm(total=experiment.n, unit="img", desc="images", disable=None)
+    with bar, StackWriter(folder / STACK, experiment.box, experiment.apix, half=half_precision) as stack:
+        for part in images:
+            stack.append(part.numpy())
+            bar.update(len(part))
+    for state in tqdm(range(n_maps), unit="map", desc="maps", disable=None):
+        density = volume(molecule, state, experiment.box, experiment.apix, experiment.b_factor)
+        write_volume(folder / MAPS / f"state_{state:02d}.mrc", density.numpy(), experiment.apix)
+    _write_metadata(folder, molecule, experiment, truth)
+    return truth
+
+
+def _write_metadata(folder: Path, molecule: Molecule, experiment: Experiment, truth: Truth) -> None:
+    poses = Poses(truth.rotation, truth.shift)
+    write_poses(folder / POSES, poses, experiment.box, experiment.apix)
+    if truth.optics is not None:
+        write_ctf(folder / CTF, truth.optics, experiment.box, experiment.apix)
+    with atomic_path(folder / TRUTH) as temporary, temporary.open("wb") as file:
+        np.savez(file, state=truth.state.numpy(), rotation=truth.rotation.numpy(), shift=truth.shift.numpy(),
+                 coordinate=molecule.coordinate.numpy(), apix=experiment.apix, box=experiment.box)
+    stack = ParticleStack(FileSource.open([folder / STACK]), experiment.apix, truth.optics, poses,
+                          particle=torch.arange(len(truth)), half=half_sets(len(truth)))
+    write_star(folder / STAR, stack, STACK, white=True)
+
+
+def _claim(folder: Path, overwrite: bool) -> None:
+    """Raise unless ``folder`` is free to write into."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder or a new name, found a file; give another name by -o")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise InputError(f"{folder}: expected an empty or new folder, found files in it; give another or --overwrite")
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Remove what an earlier simulation wrote: a map or CTF of it must not stay beside the new images."""
+    for path in [*(folder / name for name in (STAR, STACK, POSES, CTF, TRUTH)), *(folder / MAPS).glob("state_*.mrc")]:
+        path.unlink(missing_ok=True)

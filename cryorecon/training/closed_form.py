@@ -1,0 +1,160 @@
+"""Closed-form stages with known poses: a consensus by backprojection, then low-rank conformations.
+
+Seconds of work that give the network its noise spectrum, its amplitude, a base to stand on and latents to start from.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryorecon.data.loader import Loader
+from cryorecon.geometry.fourier import resample
+from cryorecon.geometry.grid import Grid
+from cryorecon.inference.conformation.fixed import Fixed
+from cryorecon.inference.conformation.posterior import DiscretePrior, Posterior
+from cryorecon.inference.hypotheses import Hypotheses
+from cryorecon.model import Model
+from cryorecon.objectives.em import LinearEM, coarsen, filter_by_shell
+from cryorecon.training.fit import fit, stream
+from cryorecon.volumes.voxel_grid import VoxelGrid
+
+Report = Callable[[str, dict[str, float]], None]
+SCHEDULE = ((0.25, 5), (0.4, 4), (0.6, 2), (1.0, 1))  # (fraction of the resolved band, passes)
+PRIOR_FROM = 4  # passes before the latent prior is learned: components must have settled
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """model: its volume holds the map, Wiener-filtered and masked. density ``(D, D, D)``: that map. halves ``(2, D, D, D)``: unfiltered. fsc ``(n_shells,)`` of the masked
+    half maps. resolved: first Fourier pixel at which it falls below 0.143."""
+
+    model: Model
+    density: Tensor
+    halves: Tensor
+    fsc: Tensor
+    resolved: float
+
+
+def consensus(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, mask: Tensor, symmetry: str = "C1",
+              limit: float | None = None) -> Consensus:
+    """Weighted backprojection of all images at their poses, as two half maps."""
+    volume, halves = VoxelGrid(grid), (VoxelGrid(grid), VoxelGrid(grid))
+    model = Model(grid, volume, pose, Fixed())
+    em = LinearEM(grid, half, limit or grid.box / 2, mask, halves, (Fixed(), Fixed()), symmetry)
+    for _ in fit(model, em, loader, {}, range(1), 500, 0, grid.device):
+        pass
+    with torch.no_grad():
+        density = volume.density(torch.zeros(1, 0, device=grid.device))[0]
+    below = torch.nonzero(em.fsc[0, 1 : grid.n_shells] < 0.143)
+    resolved = float(below[0, 0] + 1) if len(below) else float(grid.n_shells - 1)
+    return Consensus(model, density, em.half_maps, em.fsc[0], resolved)
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """volume: mean and components of equal norm, so that distances in z are distances between maps. prior: learned
+    distribution of z, None for a Gaussian. variance ``(d,)``: of z. fsc ``(Q, n_shells)``."""
+
+    volume: VoxelGrid
+    prior: DiscretePrior | None
+    variance: Tensor
+    fsc: Tensor
+
+
+def low_rank(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, mask: Tensor, start: Consensus, z_dim: int,
+             atoms: int, seed: int, report: Report) -> LowRank:
+    """Frequency-marched passes of cross-fitted probabilistic PCA with a learned latent prior."""
+    generator = stream(seed, -1)
+    top = max(min(start.resolved, grid.box / 2 - 1), 6.0)
+    bands = [max(fraction * top, 6.0) for fraction, passes in SCHEDULE for _ in range(passes)]
+    volume, halves = VoxelGrid(grid, z_dim), (VoxelGrid(grid, z_dim), VoxelGrid(grid, z_dim))
+    for each in (volume, *halves):
+        each.restrict(bands[0])
+    maps = random_components(start.density, coarsen(mask, volume.lattice.coarse_box()), z_dim, generator)
+    for each in (volume, *halves):
+        each.set_values(each.lattice.from_density(maps))
+    prior: DiscretePrior | None = None
+    model = Model(grid, volume, pose, Fixed())
+    for number, band in enumerate(bands):
+        limit = volume.lattice.limit
+        crossed = (Posterior(halves[1], grid, limit, prior), Posterior(halves[0], grid, limit, prior))
+        em = LinearEM(grid, half, band, mask, halves, crossed)
+        for _ in fit(model, em, loader, {}, range(number, number + 1), 500, seed, grid.device):
+            pass
+        if atoms and number >= PRIOR_FROM:
+            prior = learn_prior(loader, model, halves, half, atoms, generator)
+        resolved = em.fsc[1:, 1:].gt(0.143).float().cumprod(1).sum(1)
+        report(f"low rank {number + 1}/{len(bands)}", {"band": band, "resolved_mean": float(em.fsc[0].gt(0.143).sum()),
+                                                      "resolved_first": float(resolved[0])})
+    return readable(volume, prior, em.fsc)
+
+
+def readable(volume: VoxelGrid, prior: DiscretePrior | None, fsc: Tensor) -> LowRank:
+    """Gives all components the first one's norm and moves the difference into z: its axes then carry each motion's share of
+    the maps' variance, and the first principal component of z is the largest motion."""
+    values = volume.values.detach()
+    norms = values[1:].abs().square().sum(1).sqrt().clamp(min=1e-12)
+    share = norms / norms[0]
+    volume.set_values(torch.cat([values[:1], values[1:] / share[:, None]]))
+    if prior is not None:
+        prior = DiscretePrior(prior.atoms * share, prior.log_weight)
+    return LowRank(volume, prior, share.square(), fsc)
+
+
+def random_components(density: Tensor, mask: Tensor, z_dim: int, generator: torch.Generator) -> Tensor:
+    """The mean and ``z_dim`` smooth random maps within the mask, three tenths of its power: ``(Q, D', D', D')``."""
+    box = mask.shape[-1]
+    mean = resample(density, box, 3)
+    noise = torch.randn(z_dim, box, box, box, generator=generator).to(density.device)
+    decay = torch.exp(-torch.arange(box, device=density.device) ** 2 / (2 * 4.0**2)).expand(z_dim, -1)
+    smooth = filter_by_shell(noise, decay) * mask
+    norms = smooth.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+    return torch.cat([mean[None], smooth / norms * (0.3 * mean.norm())])
+
+
+def learn_prior(loader: Loader, model: Model, halves: tuple[VoxelGrid, VoxelGrid], half: Tensor, atoms: int,
+                generator: torch.Generator, iterations: int = 15, most: int = 20_000) -> DiscretePrior:
+    """The latent's distribution from at most ``most`` particles, each judged by the other half's volume."""
+    grid = model.grid
+    judges = [Posterior(volume, grid, volume.lattice.limit) for volume in (halves[1], halves[0])]
+    grams, vectors, seen = [], [], 0
+    for batch in loader.epoch(500, generator):
+        batch = batch.to(grid.device)
+        for number, judge in enumerate(judges, 1):
+            part = batch.at(torch.nonzero(half[batch.image] == number)[:, 0])
+            if not len(part):
+                continue
+            with torch.no_grad():
+                posed = model.pose(Hypotheses.empty(len(part), grid.device), part, model.energy)
+                gram, vector, _, _ = judge.particle_moments(posed, part)
+            grams.append(gram)
+            vectors.append(vector)
+            seen += len(gram)
+        if seen >= most:
+            break
+    return DiscretePrior.fit(torch.cat(grams), torch.cat(vectors), atoms, iterations, generator)
+
+
+def image_scales(loader: Loader, model: Model) -> Tensor:
+    r"""Contrast of every image ``(N,)`` against the model's one volume: the posterior mean of a factor ``N(1, tau^2)``.
+
+    ``tau`` is what the scatter of the least-squares factors holds beyond their own errors; where that is nothing, all are 1.
+    """
+    factor, variance = torch.ones(len(loader.stack)), torch.ones(len(loader.stack))
+    for batch in loader.epoch(500):
+        batch = batch.to(model.grid.device)
+        with torch.no_grad():
+            seen = model.predict(model.infer(batch))[:, 0]
+            power = (batch.power * seen.abs().square()).sum(1).clamp(min=1e-12)
+            factor[batch.image.cpu()] = ((batch.data.conj() * seen).real.sum(1) / power).cpu()
+            variance[batch.image.cpu()] = (0.5 / power).cpu()
+    middle = factor.median()
+    weight = 1 / variance
+    excess = (weight * ((factor - middle).square() - variance)).sum() / weight.sum()
+    spread = float(excess.clamp(min=0))
+    if spread < 1e-4:
+        return torch.ones_like(factor)
+    shrunk = middle + (factor - middle) * spread / (spread + variance)
+    return (shrunk / middle).clamp(0.2, 5.0)

@@ -1,0 +1,119 @@
+"""What a run is: one frozen table of plain values, written to ``config.yaml``."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import yaml
+
+from cryorecon.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run.
+
+    Data: particles, poses, ctf, ind, datadir, tomograms: paths; apix: Å/px override; uninvert: the other
+    contrast (see :func:`cryorecon.data.stack.contrast_sign`); window: soft circular window; noise: ``shells`` or ``white``.
+    Model: volume ``mlp`` or ``voxels``; conformation ``fixed``, ``encoder``, ``posterior`` or ``table``; pose ``given`` or
+    ``refine``; zdim; road ``lowrank`` (closed-form consensus and components first) or ``plain`` (network from scratch).
+    Network: width, layers, enc_width, enc_layers, encoding, features (None: half the box), feature_sigma.
+    Training: epochs, batch (particles), lr, beta (CryoDRGN's; None: 1 / zdim), points (fraction of Fourier points a step
+    sees), amp (bfloat16 products), checkpoint (epochs between), seed, device.
+    Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier pixels,
+    None: all), atoms (of the learned latent prior; 0: Gaussian).
+    """
+
+    particles: str
+    poses: str | None = None
+    ctf: str | None = None
+    ind: str | None = None
+    datadir: str | None = None
+    tomograms: str | None = None
+    apix: float | None = None
+    uninvert: bool = False
+    window: bool = True
+    noise: str = "shells"
+    volume: str = "mlp"
+    conformation: str = "posterior"
+    pose: str = "given"
+    zdim: int = 0
+    road: str = "lowrank"
+    width: int = 256
+    layers: int = 3
+    enc_width: int = 256
+    enc_layers: int = 3
+    encoding: str = "gaussian"
+    features: int | None = None
+    feature_sigma: float = 0.5
+    epochs: int = 5
+    batch: int = 16
+    lr: float = 5e-4
+    beta: float | None = None
+    points: float = 1.0
+    amp: bool = False
+    checkpoint: int = 1
+    seed: int = 0
+    device: str = "auto"
+    symmetry: str = "C1"
+    mask: str | None = None
+    mask_radius: float = 0.85
+    limit: float | None = None
+    atoms: int = 150
+
+    def __post_init__(self) -> None:
+        choices = {"volume": ("mlp", "voxels"), "conformation": ("fixed", "encoder", "posterior", "table"),
+                   "pose": ("given", "refine"), "road": ("lowrank", "plain"), "noise": ("shells", "white")}
+        for name, valid in choices.items():
+            if getattr(self, name) not in valid:
+                raise InputError(f"{name}: expected one of {', '.join(valid)}, found {getattr(self, name)!r}")
+        for name in ("epochs", "zdim"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
+        for name in ("width", "layers", "batch", "checkpoint", "lr"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}")
+        if not 0 < self.points <= 1:
+            raise InputError(f"points: expected a fraction in (0, 1], found {self.points}")
+        if (self.zdim == 0) != (self.conformation == "fixed"):
+            raise InputError(f"expected zdim of at least 1 with a conformation to infer, and zdim 0 with 'fixed'; found "
+                             f"zdim {self.zdim} with {self.conformation!r}")
+        if self.conformation == "posterior" and self.road == "plain":
+            raise InputError("the closed-form posterior needs a linear volume: expected road 'lowrank', found 'plain'; use "
+                             "conformation 'encoder' or 'table' with it")
+        if self.symmetry.upper() != "C1" and self.zdim:
+            raise InputError(f"symmetry: expected C1 where conformations are inferred, found {self.symmetry}")
+
+    @property
+    def kl_weight(self) -> float:
+        """Weight of the divergence in nats: CryoDRGN's beta (default 1 / zdim) over two (``docs/conventions.md``)."""
+        beta = self.beta if self.beta is not None else 1 / max(self.zdim, 1)
+        return beta / 2
+
+    def to_yaml(self) -> str:
+        """The table as YAML."""
+        return yaml.safe_dump(asdict(self), sort_keys=False)
+
+    @staticmethod
+    def from_yaml(path: str | Path) -> "RunConfig":
+        """The table of a file.
+
+        Raises
+        ------
+        InputError: no such file, not YAML of plain values, or keys that this version does not know.
+        """
+        try:
+            table = yaml.safe_load(Path(path).read_text())
+        except FileNotFoundError:
+            raise InputError(f"{path}: expected a run's configuration, found no file; is this a run directory?") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: expected YAML, found {str(error).splitlines()[0]}") from None
+        if not isinstance(table, dict) or not isinstance(table.get("run"), dict):
+            raise InputError(f"{path}: expected a table 'run', found none; is this a cryorecon run?")
+        known = {f.name for f in fields(RunConfig)}
+        unknown = sorted(set(table["run"]) - known)
+        if unknown:
+            raise InputError(f"{path}: expected keys of this version, found {', '.join(unknown)}; use the version that made it")
+        try:
+            return RunConfig(**table["run"])
+        except TypeError as error:
+            raise InputError(f"{path}: {error}") from None

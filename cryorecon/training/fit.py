@@ -1,0 +1,78 @@
+"""The loop, in plain sight: for a batch, for each step of the objective, a gradient step or a closed-form one.
+
+Each pass draws its random numbers from a stream of its own, made from the run's seed and the pass's number; a run that is
+resumed at a pass's beginning therefore goes on bit for bit as if it had not stopped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from cryorecon.data.loader import Batch, Loader
+from cryorecon.model import Model
+from cryorecon.objectives.steps import ClosedForm, Gradient
+
+
+class Objective(Protocol):
+    """What is optimised: steps for a batch, and what remains to do when a pass ends."""
+
+    def phases(self, model: Model, batch: Batch) -> Iterator[Gradient | ClosedForm]:
+        """The batch's steps."""
+
+    def finish_pass(self, model: Model) -> dict[str, float]:
+        """Called after the last batch of a pass; returns what to log."""
+
+
+@dataclass
+class Record:
+    """Progress: the pass, particles seen in it, and sums over ``weight`` images of what is logged."""
+
+    epoch: int
+    particles: int = 0
+    done: bool = False
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, log: dict[str, float]) -> None:
+        """Add a step's sums."""
+        for key, value in log.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """Mean per image of what has been logged."""
+        weight = max(self.sums.get("weight", 0.0), 1.0)
+        return {key: value / weight for key, value in self.sums.items() if key != "weight"}
+
+
+def stream(seed: int, epoch: int) -> torch.Generator:
+    """The random stream of one pass; also seeds torch's own."""
+    number = (seed * 1_000_003 + epoch * 7919 + 1) % (1 << 62)
+    torch.manual_seed(number)
+    return torch.Generator().manual_seed(number)
+
+
+def fit(model: Model, objective: Objective, loader: Loader, optimisers: dict[str, list[torch.optim.Optimizer]],
+        epochs: range, batch_particles: int, seed: int, device: torch.device) -> Iterator[Record]:
+    """Run passes over the data; yields a record after each batch, and one with ``done`` after each pass."""
+    for epoch in epochs:
+        generator = stream(seed, epoch)
+        model.train()
+        record = Record(epoch)
+        for batch in loader.epoch(batch_particles, generator):
+            batch = batch.to(device)
+            for step in objective.phases(model, batch):
+                if isinstance(step, ClosedForm):
+                    record.add(step.accumulate())
+                    continue
+                for optimiser in optimisers[step.group]:
+                    optimiser.zero_grad(set_to_none=True)
+                record.add(step.backward())
+                for optimiser in optimisers[step.group]:
+                    optimiser.step()
+            record.particles += batch_particles
+            yield record
+        record.particles = loader.n_particles
+        record.add({key: value * record.sums.get("weight", 1.0) for key, value in objective.finish_pass(model).items()})
+        record.done = True
+        yield record

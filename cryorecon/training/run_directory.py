@@ -1,0 +1,123 @@
+"""The run directory: what is in it, and how it is written so that a kill leaves the last good file."""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cryorecon
+from cryorecon.errors import InputError
+from cryorecon.training.config import RunConfig
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call ``write`` on a temporary name beside ``path``, then rename; nothing half written is ever seen."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class RunDirectory:
+    """A run's files: ``config.yaml``, ``weights.N.pt``, ``z.N.npy``, ``metrics.jsonl``, ``run.log`` and maps."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def start(self, config: RunConfig, command: list[str]) -> None:
+        """Make the folder and write the configuration.
+
+        Raises
+        ------
+        InputError: the folder already holds a run, or is a file.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: expected a folder for the run, found a file; give another name")
+        if (self.path / "config.yaml").exists():
+            raise InputError(f"{self.path}: expected an empty or new folder, found another run; give another -o, or --resume")
+        self.path.mkdir(parents=True, exist_ok=True)
+        import yaml
+
+        head = yaml.safe_dump({"version": cryorecon.__version__, "torch": str(torch.__version__), "command": command})
+        text = head + "run:\n" + "".join(f"  {line}\n" for line in config.to_yaml().splitlines())
+        write_atomically(self.path / "config.yaml", lambda p: p.write_text(text) and None)
+
+    def config(self) -> RunConfig:
+        """The configuration."""
+        return RunConfig.from_yaml(self.path / "config.yaml")
+
+    def epochs(self) -> list[int]:
+        """Numbers of the checkpoints that exist, ascending."""
+        found = (re.fullmatch(r"weights\.(\d+)\.pt", p.name) for p in self.path.glob("weights.*.pt"))
+        return sorted(int(m[1]) for m in found if m)
+
+    def save(self, epoch: int, state: dict[str, Any], z: np.ndarray | None) -> None:
+        """A checkpoint: latents first, weights last, so that weights vouch for the rest."""
+        if z is not None:
+            def write_z(path: Path) -> None:
+                with path.open("wb") as file:
+                    np.save(file, z)
+
+            write_atomically(self.path / f"z.{epoch}.npy", write_z)
+        write_atomically(self.path / f"weights.{epoch}.pt", lambda p: torch.save(state, p))
+
+    def load(self, epoch: int | None = None) -> dict[str, Any]:
+        """A checkpoint's contents (default: the last), read without running code.
+
+        Raises
+        ------
+        InputError: there is none, or the file is damaged or not ours.
+        """
+        epochs = self.epochs()
+        if not epochs:
+            raise InputError(f"{self.path}: expected weights.N.pt, found none; is this a run directory, and did it train?")
+        if epoch is not None and epoch not in epochs:
+            raise InputError(f"{self.path}: expected one of the epochs {', '.join(map(str, epochs))}, found {epoch}")
+        name = self.path / f"weights.{epochs[-1] if epoch is None else epoch}.pt"
+        try:
+            state = torch.load(name, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+            raise InputError(f"{name}: expected a checkpoint, found {str(error).splitlines()[0]}") from None
+        except Exception as error:  # noqa: BLE001 - torch raises pickle's own errors for a file that is not a checkpoint
+            raise InputError(f"{name}: expected a checkpoint of plain tensors, found {type(error).__name__}") from None
+        if not isinstance(state, dict) or "model" not in state:
+            raise InputError(f"{name}: expected a cryorecon checkpoint, found something else")
+        return state
+
+    def z(self, epoch: int | None = None) -> np.ndarray:
+        """Latents ``(particles, d)`` of a checkpoint (default: the last)."""
+        number = self.epochs()[-1] if epoch is None and self.epochs() else epoch
+        path = self.path / f"z.{number}.npy"
+        if not path.is_file():
+            raise InputError(f"{path}: expected latents, found no file; a homogeneous run has none")
+        return np.load(path, allow_pickle=False)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def drop_after(self, epoch: int) -> None:
+        """Forget metrics of passes after ``epoch``: a resumed run makes them anew."""
+        path = self.path / "metrics.jsonl"
+        if path.is_file():
+            lines = []
+            for line in path.read_text().splitlines():
+                try:
+                    if json.loads(line).get("epoch", 0) <= epoch:
+                        lines.append(line)
+                except json.JSONDecodeError:  # the kill cut this line short
+                    continue
+            write_atomically(path, lambda p: p.write_text("".join(f"{line}\n" for line in lines)) and None)

@@ -1,0 +1,203 @@
+"""A run from its configuration to its last checkpoint."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import cryorecon
+from cryorecon.data.loader import Loader
+from cryorecon.data.mrc import write_volume
+from cryorecon.errors import InputError
+from cryorecon.inference.conformation.encoder import Encoder
+from cryorecon.inference.conformation.posterior import Posterior
+from cryorecon.inference.conformation.table import Table
+from cryorecon.model import Model
+from cryorecon.objectives.likelihood import Likelihood, PointSampler
+from cryorecon.training import build, closed_form
+from cryorecon.training.amortise import fit_encoder
+from cryorecon.training.config import RunConfig
+from cryorecon.training.fit import Record, fit, stream
+from cryorecon.training.run_directory import RunDirectory
+from cryorecon.volumes.fourier_mlp import FourierMLP
+
+
+@dataclass
+class State:
+    """A run in memory: model, loader, the shapes that ``assemble`` needs, noise ``(n_shells,)``, scale ``(N,)``, epoch."""
+
+    model: Model
+    loader: Loader
+    shape: dict[str, Any]
+    noise: Tensor
+    scale: Tensor
+    epoch: int = 0
+
+
+def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
+          report: closed_form.Report = lambda stage, values: None) -> Iterator[Record]:
+    """Run all stages into ``directory``; yields the network's progress, saves after every ``checkpoint`` passes.
+
+    ``report(stage, values)`` hears of the stages before the network. With ``resume`` the last checkpoint is where it goes
+    on; without one the stages begin anew.
+    """
+    problem = build.open_data(config)
+    if resume and directory.epochs():
+        state = restore(config, problem, directory.load())
+        directory.drop_after(state.epoch)
+    else:
+        state = begin(config, problem, directory, report)
+        save(config, directory, state, {})
+    optimisers = build.optimisers(state.model, config.lr)
+    if resume and state.epoch:
+        saved = directory.load()["optimisers"]
+        for optimiser, values in zip(optimisers["model"], saved, strict=True):
+            optimiser.load_state_dict(values)
+    limit = config.limit or problem.grid.box / 2
+    clock = time.process_time()
+    generator = torch.Generator()
+    objective = Likelihood(PointSampler(problem.grid, limit, config.points), generator, "expected", config.kl_weight,
+                           config.amp)
+    epochs = range(state.epoch + 1, config.epochs + 1) if optimisers["model"] else range(0)
+    for epoch in epochs:
+        generator.manual_seed(config.seed * 1_000_003 + epoch)
+        anneal(optimisers, config, epoch)
+        for record in fit(state.model, objective, state.loader, optimisers, range(epoch, epoch + 1), config.batch,
+                          config.seed, problem.device):
+            yield record
+        state.epoch = epoch
+        directory.log({"epoch": epoch, **record.means(), "cpu_seconds": time.process_time() - clock})
+        if epoch % config.checkpoint == 0 or epoch == config.epochs:
+            save(config, directory, state, optimisers)
+    finish(config, directory, state)
+
+
+def anneal(optimisers: dict[str, list[torch.optim.Optimizer]], config: RunConfig, epoch: int) -> None:
+    """The step size of a pass: constant for the plain road, falling to a tenth along a cosine for the low-rank road."""
+    if config.road == "plain" or config.epochs < 2:
+        return
+    fraction = (epoch - 1) / (config.epochs - 1)
+    factor = 0.1 + 0.9 * 0.5 * (1 + float(np.cos(np.pi * fraction)))
+    for optimiser in optimisers["model"]:
+        for group in optimiser.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+
+def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, report: closed_form.Report) -> State:
+    """Noise, consensus, contrast, low-rank conformations, and a model that starts from them."""
+    grid, half = problem.grid, problem.half
+    noise = build.first_noise(problem, config)
+    loader = problem.loader(noise, config.window)
+    pose = build.pose_inference(config, problem.stack, problem.device)
+    report("noise", {"sigma": float(noise.mean()) ** 0.5})
+    found = closed_form.consensus(loader, grid, pose, half, problem.mask, config.symmetry, config.limit)
+    scale = closed_form.image_scales(loader, found.model) if not problem.stack.premultiplied else torch.ones(len(half))
+    if bool((scale != 1).any()):
+        loader.set_scale(scale)
+        found = closed_form.consensus(loader, grid, pose, half, problem.mask, config.symmetry, config.limit)
+    report("consensus", {"resolution_A": grid.box * grid.apix / found.resolved, "contrast_spread": float(scale.std())})
+    write_volume(directory.path / "consensus.mrc", found.density.cpu().numpy(), grid.apix)
+    for name, density in zip(("half_map_a", "half_map_b"), found.halves, strict=True):
+        write_volume(directory.path / f"{name}.mrc", density.cpu().numpy(), grid.apix)
+    shape: dict[str, Any] = {"base_limit": 0.0, "atoms": 0}
+    low: closed_form.LowRank | None = None
+    if config.road == "lowrank" and config.zdim:
+        low = closed_form.low_rank(loader, grid, pose, half, problem.mask, found, config.zdim, config.atoms, config.seed,
+                                   report)
+        shape = {"base_limit": low.volume.lattice.limit, "atoms": 0 if low.prior is None else len(low.prior.atoms)}
+    elif config.road == "lowrank":
+        shape["base_limit"] = found.model.volume.lattice.limit
+    stream(config.seed, 0)
+    model = build.assemble(config, grid, pose, loader.n_particles, shape)
+    state = State(model, loader, shape, noise, scale)
+    _start_volume(config, model, found, low)
+    _start_conformation(config, problem, state, low)
+    return state
+
+
+def _start_volume(config: RunConfig, model: Model, found: closed_form.Consensus, low: closed_form.LowRank | None) -> None:
+    """The network's amplitude by shell, and the linear volume that it stands on."""
+    volume = model.volume
+    spectrum = found.model.volume.shell_amplitude(model.grid.n_shells)
+    base = volume
+    if isinstance(volume, FourierMLP):
+        flat = spectrum.square().mean().sqrt().expand_as(spectrum)
+        volume.amplitude.copy_(spectrum if config.road == "lowrank" else flat)
+        base = volume.base
+    if base is not None:
+        base.set_values((found.model.volume if low is None else low.volume).values.detach())
+
+
+def _start_conformation(config: RunConfig, problem: build.Problem, state: State, low: closed_form.LowRank | None) -> None:
+    """Latents from the low-rank posterior."""
+    conformation = state.model.conformation
+    if low is None:
+        return
+    teacher = Posterior(low.volume, problem.grid, low.volume.lattice.limit, low.prior, low.variance)
+    if isinstance(conformation, Posterior):
+        conformation.load_state_dict(teacher.state_dict())
+        return
+    taught = Model(problem.grid, low.volume, state.model.pose, teacher)
+    if isinstance(conformation, Table):
+        with torch.no_grad():
+            conformation.z.weight.copy_(torch.from_numpy(latents(taught, state.loader)))
+    elif isinstance(conformation, Encoder):
+        fit_encoder(conformation, taught, state.loader, config.batch, config.seed)
+
+
+def latents(model: Model, loader: Loader) -> np.ndarray:
+    """z of every particle, ``(particles, d)``, in the order of particle ids."""
+    model.eval()
+    rows: list[Tensor] = []
+    with torch.no_grad():
+        for batch in loader.epoch(256):
+            batch = batch.to(model.grid.device)
+            found = model.infer(batch)
+            first = torch.ones(len(batch), dtype=torch.bool)
+            first[1:] = (batch.particle[1:] != batch.particle[:-1]).cpu()
+            rows.append((found.log_weight.exp()[..., None] * found.z).sum(1).cpu()[first])
+    return torch.cat(rows).numpy()
+
+
+def save(config: RunConfig, directory: RunDirectory, state: State, optimisers: dict) -> None:
+    """A checkpoint, and the latents where there are any."""
+    z = latents(state.model, state.loader) if config.zdim else None
+    contents = {
+        "version": cryorecon.__version__, "epoch": state.epoch, "model": state.model.state_dict(), "shape": state.shape,
+        "noise": state.noise, "scale": state.scale, "box": state.model.grid.box, "apix": state.model.grid.apix,
+        "optimisers": [optimiser.state_dict() for optimiser in optimisers.get("model", [])],
+    }
+    directory.save(state.epoch, contents, z)
+
+
+def restore(config: RunConfig, problem: build.Problem, saved: dict[str, Any]) -> State:
+    """A run in memory as it was when it saved this checkpoint."""
+    if saved["box"] != problem.grid.box or len(saved["scale"]) != len(problem.stack):
+        raise InputError(f"expected the images of this run ({len(saved['scale'])} of {saved['box']} px), found "
+                         f"{len(problem.stack)} of {problem.grid.box} px; were the files changed?")
+    loader = problem.loader(saved["noise"], config.window)
+    loader.set_scale(saved["scale"])
+    pose = build.pose_inference(config, problem.stack, problem.device)
+    model = build.assemble(config, problem.grid, pose, loader.n_particles, saved["shape"])
+    model.load_state_dict(saved["model"])
+    return State(model, loader, saved["shape"], saved["noise"], saved["scale"], saved["epoch"])
+
+
+def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:
+    """The map of a homogeneous run; refined poses."""
+    if config.zdim == 0:
+        state.model.eval()
+        with torch.no_grad():
+            density = state.model.volume.density(torch.zeros(1, 0, device=state.model.grid.device))[0]
+        write_volume(directory.path / f"reconstruct.{state.epoch}.mrc", density.cpu().numpy(), state.model.grid.apix)
+    if config.pose == "refine":
+        from cryorecon.data.poses import Poses
+        from cryorecon.data.star import write_star
+
+        rotation, shift = state.model.pose.poses()
+        stack = replace(state.loader.stack, poses=Poses(rotation.cpu(), shift.cpu()))
+        write_star(directory.path / f"poses.{state.epoch}.star", stack)

@@ -1,0 +1,62 @@
+"""A finished (or running) run, opened to decode its volumes; its particles are not needed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cryorecon.errors import InputError
+from cryorecon.geometry.grid import Grid
+from cryorecon.training import build
+from cryorecon.training.config import RunConfig
+from cryorecon.training.run_directory import RunDirectory
+
+
+@dataclass
+class Trained:
+    """config, epoch, grid and volume of a checkpoint; z ``(particles, d)``, d = 0 for one structure."""
+
+    directory: RunDirectory
+    config: RunConfig
+    epoch: int
+    grid: Grid
+    volume: nn.Module
+    z: np.ndarray
+
+    @property
+    def apix(self) -> float:
+        """Pixel size in Å."""
+        return self.grid.apix
+
+    def density(self, z: Tensor | np.ndarray) -> Tensor:
+        """Maps ``(n, D, D, D)`` at ``z (n, d)``; for one structure its map, whatever z.
+
+        Raises
+        ------
+        InputError: z of another dimension.
+        """
+        z = torch.as_tensor(np.asarray(z), dtype=torch.float32).reshape(-1, np.shape(z)[-1])
+        if z.shape[1] != self.config.zdim:
+            raise InputError(f"expected z of {self.config.zdim} numbers, found {z.shape[1]}; one row a volume")
+        with torch.no_grad():
+            return self.volume.density(z.to(self.grid.device)).cpu()
+
+
+def load_run(path: str | Path, epoch: int | None = None, device: str = "auto") -> Trained:
+    """Open a run directory at ``epoch`` (default: the last checkpoint).
+
+    Raises
+    ------
+    InputError: no run, no such epoch, or a damaged checkpoint.
+    """
+    directory = RunDirectory(path)
+    config = directory.config()
+    saved = directory.load(epoch)
+    grid = Grid(saved["box"], saved["apix"], build.choose_device(device))
+    volume = build.make_volume(config, grid, saved["shape"]["base_limit"]).to(grid.device)
+    prefix = "volume."
+    volume.load_state_dict({k[len(prefix):]: v for k, v in saved["model"].items() if k.startswith(prefix)})
+    z = directory.z(saved["epoch"]) if config.zdim else np.zeros((len(saved["scale"]), 0), np.float32)
+    return Trained(directory, config, saved["epoch"], grid, volume.eval(), z)
