@@ -21,6 +21,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--Apix", "--apix", type=float, metavar="Å", help="pixel size of the maps (default: the run's)")
     parser.add_argument("--skip-vol", action="store_true", help="no maps: latents and pictures only")
     parser.add_argument("--umap", action="store_true", help="embed by UMAP too (extra: pip install 'cryorecon[umap]')")
+    parser.add_argument("--device", default="auto", help="where maps are decoded: auto, cpu, cuda, cuda:1 (default: auto)")
     parser.add_argument("--seed", type=int, default=0, help="of the clusters' start (default: 0)")
 
 
@@ -37,22 +38,19 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.analysis.latent import check_latents
     from cryorecon.errors import InputError
     from cryorecon.report.analysis_page import write_analysis
-    from cryorecon.training.run_directory import RunDirectory, load_run
+    from cryorecon.training.trained import load_run
 
     if args.Apix is not None and args.Apix <= 0:
         raise InputError(f"--Apix: expected a pixel size above 0 Å, found {args.Apix}")
-    run = RunDirectory(args.run)
-    if args.epoch is None and not run.epochs():
-        raise InputError(f"{args.run}: expected the folder of a run with a saved epoch, found none; check the path")
-    epoch = run.epochs()[-1] if args.epoch is None else args.epoch
-    z = run.z(epoch)
+    model = load_run(args.run, args.epoch, args.device)
+    z, epoch = model.z, model.epoch
+    if z.shape[1] == 0:
+        raise InputError(f"{args.run}: expected a run with latents, found one structure; eval_vol writes its map")
     check_latents(z, f"{args.run}/z.{epoch}.npy")
-    model = load_run(args.run, epoch)
     apix = float(model.apix if args.Apix is None else args.Apix)
 
     def decode(point: np.ndarray) -> torch.Tensor:
-        with torch.no_grad():
-            return model.density(torch.from_numpy(point.astype(np.float32))[None])[0]
+        return model.density(point[None])[0]
 
     folder = args.outdir if args.outdir is not None else args.run / f"analyze.{epoch}"
     found = explore(z, folder, None if args.skip_vol else decode, apix, args.ksample, args.pc, seed=args.seed)

@@ -15,7 +15,7 @@ from torch import Tensor
 from cryorecon.data.stack import ParticleStack
 from cryorecon.geometry.grid import Grid, Selection
 from cryorecon.imaging.ctf import ctf
-from cryorecon.imaging.masks import window
+from cryorecon.imaging.masks import radius_map, window
 
 CACHE_BYTES = 1 << 29
 
@@ -83,6 +83,8 @@ class Loader:
         self.stack, self.grid, self.noise, self.windowed = stack, grid, noise, windowed
         self._whiten = 1 / noise[grid.shell]
         self._window = window(grid.box) if windowed else None
+        outside = (radius_map(grid.box, 2) > 0.92 * grid.box / 2).float()
+        self._rim = outside / outside.sum()
         order = torch.argsort(stack.particle, stable=True)
         _, counts = torch.unique_consecutive(stack.particle[order], return_counts=True)
         self._order, self._counts = order, counts
@@ -115,6 +117,7 @@ class Loader:
 
     def _read(self, index: Tensor) -> Batch:
         images = self.stack.images(index)
+        images = images - (images * self._rim).sum((1, 2), keepdim=True)  # else the window turns a level into a bump
         if self._window is not None:
             images = images * self._window
         spectra = self.grid.spectra(images)

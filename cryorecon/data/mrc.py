@@ -212,7 +212,8 @@ class StackWriter:
         """Write the header and give the file its name."""
         size = self.box * self.box * max(1, self.count)
         mean = self._sum / size
-        stats = (self._low, self._high, mean, max(0.0, self._squares / size - mean**2) ** 0.5)
+        low, high = (float(self.dtype.type(value)) for value in (self._low, self._high))  # as float16 has stored them
+        stats = (low, high, mean, max(0.0, self._squares / size - mean**2) ** 0.5)
         self._file.seek(0)
         mode = _WRITTEN_MODE[self.dtype.str[1:]]
         self._file.write(_header_bytes((self.count, self.box, self.box), mode, self.apix, stats, is_stack=True))

@@ -4,7 +4,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
@@ -57,6 +56,19 @@ class ArraySource:
         return ArraySource(self._images[indices])
 
 
+class _Handle:
+    """A file open for reading until the last of its users lets go of it."""
+
+    descriptor = -1
+
+    def __init__(self, path: Path):
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
 class FileSource:
     """Images spread over MRC stacks, read by ``preadv`` at their offsets; at most :data:`MAX_OPEN` files are open.
 
@@ -72,7 +84,7 @@ class FileSource:
         self.headers = list(headers)
         self.file_index = np.asarray(file_index, dtype=np.int32)
         self.frame = np.asarray(frame, dtype=np.int64)
-        self._files: OrderedDict[int, FileIO] = OrderedDict()
+        self._files: OrderedDict[int, _Handle] = OrderedDict()
         self._lock = threading.Lock()
         _check_boxes(self.headers)
         _check_frames(self.headers, self.file_index, self.frame)
@@ -133,19 +145,19 @@ class FileSource:
             view = raw[run[0] : run[-1] + 1].reshape(-1).view(np.uint8).data
             done = 0
             while done < len(view):
-                step = os.preadv(file.fileno(), [view[done:]], start + done)
+                step = os.preadv(file.descriptor, [view[done:]], start + done)
                 if step == 0:
                     raise InputError(f"{header.path}: expected {header.offset + header.data_bytes} bytes, found "
                                      f"{start + done}; the file has shrunk since it was opened")
                 done += step
         return raw
 
-    def _open(self, index: int) -> FileIO:
+    def _open(self, index: int) -> _Handle:
         """The file, opened or from the cache; one that is dropped lives on while another thread still reads it."""
         with self._lock:
             file = self._files.pop(index, None)
             if file is None:
-                file = FileIO(self.headers[index].path)
+                file = _Handle(self.headers[index].path)
                 if len(self._files) >= MAX_OPEN:
                     self._files.popitem(last=False)
             self._files[index] = file

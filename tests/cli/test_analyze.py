@@ -8,7 +8,8 @@ import torch
 
 from cryorecon.cli.main import main
 from cryorecon.data.mrc import read_volume
-from cryorecon.training import run_directory
+from cryorecon.errors import InputError
+from cryorecon.training import trained
 
 
 class Model:
@@ -16,19 +17,24 @@ class Model:
 
     apix = 4.0
 
-    def density(self, z: torch.Tensor) -> torch.Tensor:
+    def __init__(self, epoch: int, zdim: int = 2):
+        self.epoch = epoch
+        self.z = np.random.default_rng(epoch).normal(size=(80, zdim)).astype(np.float32)
+
+    def density(self, z: np.ndarray) -> torch.Tensor:
         axis = torch.arange(16) - 8.0
         radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
-        return torch.sigmoid(3 * (4 + 0.4 * z[:, 0, None, None, None] - radius))
+        return torch.stack([torch.sigmoid(3 * (4 + 0.4 * float(point[0]) - radius)) for point in z])
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_directory, "load_run", lambda run, epoch=None: Model(), raising=False)
-    rng = np.random.default_rng(0)
-    for epoch in (2, 10):
-        np.save(tmp_path / f"z.{epoch}.npy", rng.normal(size=(80, 2)).astype(np.float32))
-        (tmp_path / f"weights.{epoch}.pt").touch()
+    def load_run(path, epoch=None, device="auto"):
+        if path != tmp_path:
+            raise InputError(f"{path}: no run")
+        return Model(10 if epoch is None else epoch, zdim=0 if epoch == 1 else 2)
+
+    monkeypatch.setattr(trained, "load_run", load_run)
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "loss": 2.0}\n{"epoch": 2, "loss": 1.0}\n')
     return tmp_path
 
@@ -53,7 +59,7 @@ def test_a_given_epoch_without_maps(run) -> None:
     assert json.loads((run / "here/summary.json").read_text())["apix"] == 2
 
 
-@pytest.mark.parametrize(("arguments", "says"), [(["5"], "z.5.npy"), (["--Apix", "-1"], "above 0"),
+@pytest.mark.parametrize(("arguments", "says"), [(["1"], "found one structure"), (["--Apix", "-1"], "above 0"),
                                                  (["--ksample", "0"], "at least 1")])
 def test_bad_input_is_one_line(run, capsys, arguments, says) -> None:
     assert main(["analyze", str(run), *arguments]) == 2
@@ -62,4 +68,4 @@ def test_bad_input_is_one_line(run, capsys, arguments, says) -> None:
 
 def test_not_a_run(run, tmp_path, capsys) -> None:
     assert main(["analyze", str(tmp_path / "absent")]) == 2
-    assert "expected the folder of a run" in capsys.readouterr().err
+    assert "no run" in capsys.readouterr().err
