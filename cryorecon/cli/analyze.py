@@ -21,7 +21,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--Apix", "--apix", type=float, metavar="Å", help="pixel size of the maps (default: the run's)")
     parser.add_argument("--skip-vol", action="store_true", help="no maps: latents and pictures only")
     parser.add_argument("--umap", action="store_true", help="embed by UMAP too (extra: pip install 'cryorecon[umap]')")
-    parser.add_argument("--device", default="auto", help="where maps are decoded: auto, cpu, cuda, cuda:1 (default: auto)")
+    parser.add_argument("--device", default="auto", help="where maps are decoded (default: auto)")
     parser.add_argument("--seed", type=int, default=0, help="of the clusters' start (default: 0)")
 
 

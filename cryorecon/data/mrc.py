@@ -186,9 +186,10 @@ class StackWriter:
 
     def _count_in(self, images: np.ndarray) -> None:
         self._low, self._high = min(self._low, float(images.min())), max(self._high, float(images.max()))
-        mean, size = float(images.mean()), images.size
+        with np.errstate(invalid="ignore"):  # what isn't finite is for the reader to refuse
+            mean, variance, size = float(images.mean()), float(images.var()), images.size
         self._sum += mean * size
-        self._squares += (float(images.var()) + mean**2) * size
+        self._squares += (variance + mean**2) * size
         self.count += len(images)
 
     def append(self, images: np.ndarray) -> None:

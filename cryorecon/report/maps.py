@@ -84,8 +84,8 @@ def surfaces(maps: Sequence[Tensor], labels: Sequence[str], title: str = "", col
     mean = sum((maps[i] for i in range(1, len(maps))), maps[0].clone()) / len(maps)
     level = default_level(mean)
     view, zoom = principal_view(mean, level), _zoom(mean, level)
-    columns = min(columns, len(maps))
     rows = -(-len(maps) // columns)
+    columns = -(-len(maps) // rows)
     drawn = figure(1.55 * columns, 1.68 * rows + 0.3)
     shades: list[Colour] = [_pale(shade) for shade in colours(len(maps))]
     for i, label in enumerate(labels):

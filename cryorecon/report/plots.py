@@ -146,6 +146,9 @@ def learning_curve(history: Mapping[str, np.ndarray]) -> Figure:
             axes.set_title(f"{last:.4g}", loc="right", color=LINES[i])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.ticklabel_format(axis="y", useOffset=False)
+        low, high = axes.get_ylim()
+        if high - low < 2e-3 * abs(high + low):  # a flat line should look flat
+            axes.set_ylim((low + high) / 2 - 2e-3 * abs(high + low), (low + high) / 2 + 2e-3 * abs(high + low))
     return drawn
 
 

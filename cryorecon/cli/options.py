@@ -1,0 +1,145 @@
+"""Options that ``train_vae``, ``train_nn`` and ``backproject`` share: each fills one field of ``RunConfig``.
+
+Defaults are those of ``RunConfig`` and stand nowhere else: an option that is not given is absent from the parsed
+arguments, so that ``--resume`` can tell what was asked for from what was not.
+"""
+
+import argparse
+import os
+from dataclasses import fields
+from typing import Any
+
+from cryorecon.errors import InputError
+from cryorecon.training.config import RunConfig
+
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RunConfig)}
+PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask")
+MAY_CHANGE = ("epochs", "device")  # of a run that is resumed
+
+Group = argparse._ArgumentGroup
+Parser = argparse.ArgumentParser
+
+FLAGS: dict[str, tuple[str, ...]] = {
+    "poses": ("--poses",), "ctf": ("--ctf",), "ind": ("--ind",), "datadir": ("--datadir",),
+    "tomograms": ("--tomograms",), "apix": ("--apix", "--Apix"), "uninvert": ("--uninvert-data",),
+    "window": ("--no-window",), "noise": ("--noise",), "mask": ("--mask",), "mask_radius": ("--mask-radius",),
+    "symmetry": ("--symmetry", "--sym"), "seed": ("--seed",), "device": ("--device",),
+    "checkpoint": ("--checkpoint",), "epochs": ("-n", "--num-epochs"), "batch": ("-b", "--batch-size"),
+    "lr": ("--lr",), "points": ("--points",), "amp": ("--amp",), "pose": ("--refine-poses", "--do-pose-sgd"),
+    "road": ("--road",), "volume": ("--volume",), "width": ("--dec-dim", "--dim"),
+    "layers": ("--dec-layers", "--layers"), "encoding": ("--pe-type",), "features": ("--pe-dim",),
+    "feature_sigma": ("--feat-sigma",), "zdim": ("--zdim",), "conformation": ("--conformation",),
+    "beta": ("--beta",), "enc_width": ("--enc-dim",), "enc_layers": ("--enc-layers",), "atoms": ("--atoms",),
+}  # fmt: skip
+
+
+def _add(group: Group, name: str, text: str, **keywords: Any) -> None:
+    """The option of field ``name``; ``text`` is its help, to which the default is added."""
+    default = DEFAULTS[name]
+    if "const" not in keywords and default is not None:
+        text += f" (default: {default})"
+    group.add_argument(*FLAGS[name], dest=name, default=argparse.SUPPRESS, help=text, **keywords)
+
+
+def add_data(parser: Parser) -> None:
+    """Particles and everything that says how to read them."""
+    parser.add_argument("particles", help=".star, .cs, .mrcs, .txt or a folder that preprocess made")
+    parser.add_argument("-o", "--outdir", required=True, metavar="DIR", help="output folder")
+    group = parser.add_argument_group("data")
+    _add(group, "poses", "poses instead of the file's (.pkl, .npy, .star, .cs)", metavar="FILE")
+    _add(group, "ctf", "CTF instead of the file's (.pkl, .npy, .star, .cs)", metavar="FILE")
+    _add(group, "ind", "positions of the particles to use (.pkl, .npy, .txt)", metavar="FILE")
+    _add(group, "datadir", "folder of the image stacks", metavar="DIR")
+    _add(group, "tomograms", "the tomograms' star of a tilt series", metavar="STAR")
+    _add(group, "apix", "pixel size where neither CTF nor star has it", type=float, metavar="Å")
+    _add(group, "uninvert", "the other contrast (raw images are taken to show white protein with a CTF, dark without)",
+         action="store_const", const=True)
+    _add(group, "window", "leave the images' corners as they are instead of fading them out", action="store_const",
+         const=False)
+    _add(group, "noise", "noise power by shell, or one for all", choices=("shells", "white"))
+
+
+def add_maps(parser: Parser) -> Group:
+    """What the maps are multiplied by."""
+    group = parser.add_argument_group("maps")
+    _add(group, "mask", "soft mask of the molecule on the images' box (default: a sphere)", metavar="MRC")
+    _add(group, "mask_radius", "of that sphere, as a fraction of half the box", type=float, metavar="R")
+    return group
+
+
+def add_symmetry(group: Group) -> None:
+    """The point group."""
+    _add(group, "symmetry", "point group C<n> or D<n>, oriented as RELION does", metavar="GROUP")
+
+
+def add_run(parser: Parser) -> Group:
+    """Seed and device."""
+    group = parser.add_argument_group("run")
+    _add(group, "seed", "of everything random", type=int, metavar="N")
+    _add(group, "device", "where to compute: auto, cpu, cuda, cuda:1", metavar="NAME")
+    return group
+
+
+def add_training(parser: Parser) -> None:
+    """How long, how fast, and what may be continued."""
+    group = parser.add_argument_group("training")
+    _add(group, "epochs", "passes of the network over the data", type=int, metavar="N")
+    _add(group, "batch", "particles in a batch", type=int, metavar="N")
+    _add(group, "lr", "step size", type=float, metavar="R")
+    _add(group, "points", "fraction of the Fourier points that a step sees", type=float, metavar="R")
+    _add(group, "amp", "matrix products in bfloat16", action=argparse.BooleanOptionalAction)
+    _add(group, "pose", "refine rotations and shifts by gradient from the given ones", action="store_const",
+         const="refine")
+    group = add_run(parser)
+    _add(group, "checkpoint", "epochs between checkpoints", type=int, metavar="N")
+    group.add_argument("--resume", action="store_true", help="continue the run in -o from its last checkpoint")
+    group.add_argument("--load", choices=("latest",), help="the same as --resume")
+
+
+def add_volume(parser: Parser) -> None:
+    """The volume and the road to it."""
+    group = parser.add_argument_group("volume")
+    _add(group, "road", "closed-form maps first and the network on top of them, or the network from scratch as cryoDRGN "
+         "does", choices=("lowrank", "plain"))
+    _add(group, "volume", "a network, or the closed-form maps as they are", choices=("mlp", "voxels"))
+    _add(group, "width", "width of the network", type=int, metavar="N")
+    _add(group, "layers", "its hidden layers", type=int, metavar="N")
+    _add(group, "encoding", "positional encoding", choices=("gaussian", "geometric"))
+    _add(group, "features", "its features along each axis (default: half the box)", type=int, metavar="N")
+    _add(group, "feature_sigma", "scale of the random features", type=float, metavar="R")
+
+
+def add_conformation(parser: Parser) -> None:
+    """What is inferred about each particle, and its prior."""
+    group = parser.add_argument_group("conformation")
+    group.add_argument("--zdim", type=int, metavar="N", default=argparse.SUPPRESS,
+                       help="numbers that describe a particle, an upper bound (required)")
+    _add(group, "conformation", "z by the closed-form posterior under the linear volume, by a network (VAE), or free for "
+         "each particle; with --road plain an encoder", choices=("posterior", "encoder", "table"))
+    _add(group, "beta", "weight of the prior, as cryoDRGN counts it (default: 1/zdim)", type=float, metavar="R")
+    _add(group, "enc_width", "width of the encoder", type=int, metavar="N")
+    _add(group, "enc_layers", "its hidden layers", type=int, metavar="N")
+    _add(group, "atoms", "points of the learned prior of z; 0: a Gaussian", type=int, metavar="N")
+
+
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of ``RunConfig`` that the command line names; paths absolute, so that a run can be opened from anywhere."""
+    table = {name: value for name, value in vars(args).items() if name in DEFAULTS}
+    return table | {name: os.path.abspath(table[name]) for name in PATHS if table.get(name) is not None}
+
+
+def changes(saved: RunConfig, table: dict[str, Any], done: int) -> dict[str, Any]:
+    """What the given fields change of a run that is resumed after epoch ``done``: ``-n`` and ``--device`` may.
+
+    Raises :class:`InputError` for any other field that is not the run's, and for an end that is already past.
+    """
+    for name, value in table.items():
+        before = getattr(saved, name)
+        if name not in MAY_CHANGE and value != before:
+            flag = FLAGS[name][-1] if name in FLAGS else name
+            raise InputError(f"{flag}: expected {before} as this run began, found {value}; leave it out with --resume, or "
+                             "begin a new run in another -o")
+    if table.get("epochs", done) < done:
+        raise InputError(f"--num-epochs: expected at least the {done} epochs that this run has done, found "
+                         f"{table['epochs']}; give more to continue")
+    return {name: table[name] for name in MAY_CHANGE if name in table}
