@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from cryorecon.data.loader import Batch
 from cryorecon.geometry.grid import Grid, Selection
 from cryorecon.inference.hypotheses import Hypotheses
+from cryorecon.volumes.base import Volume
 
 
 class Model(nn.Module):
@@ -17,7 +18,7 @@ class Model(nn.Module):
     pose, conformation: inferences ``(hypotheses, batch, score) -> hypotheses``, applied in this order.
     """
 
-    def __init__(self, grid: Grid, volume: nn.Module, pose: nn.Module, conformation: nn.Module):
+    def __init__(self, grid: Grid, volume: Volume, pose: nn.Module, conformation: nn.Module):
         super().__init__()
         self.grid, self.volume, self.pose, self.conformation = grid, volume, pose, conformation
 

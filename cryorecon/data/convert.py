@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cryorecon.data import mrc, star
+from cryorecon.data import mrc, star_columns
 from cryorecon.data.cryodrgn_files import write_ctf, write_poses
 from cryorecon.data.cs import read_table
 from cryorecon.data.files import atomic_path, free_space
@@ -135,8 +135,8 @@ def filter_rows(path: str | Path, rows: np.ndarray, out: str | Path) -> None:
 
 
 def _filter_star(path: Path, rows: np.ndarray, out: Path) -> None:
-    blocks = star.read_blocks(path)
-    name = star.particle_block(blocks, path)
+    blocks = star_columns.read_blocks(path)
+    name = star_columns.particle_block(blocks, path)
     _check_rows(path, rows, len(blocks[name]))
     write_blocks(out, {**blocks, name: blocks[name].iloc[rows]})
 

@@ -107,8 +107,8 @@ def _optics(table: np.ndarray) -> tuple[Optics | None, tuple[str, ...]]:
     if lacking:
         return None, lacking
 
-    def column(name: str, default: float = 0.0) -> np.ndarray:
-        return table[name].astype(np.float64) if name in fields else np.full(len(table), default)
+    def column(name: str) -> Tensor:
+        return torch.from_numpy(table[name].astype(np.float64) if name in fields else np.zeros(len(table)))
 
     return Optics.from_columns(
         len(table), defocus_u=column("ctf/df1_A"), defocus_v=column("ctf/df2_A"),

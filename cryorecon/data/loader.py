@@ -61,10 +61,10 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same on another device."""
-        fields = (self.data, self.power, self.norm, self.image, self.particle)
-        moved = (field.to(device, non_blocking=True) for field in fields)
+        data, power, norm, image, particle = (
+            field.to(device, non_blocking=True) for field in (self.data, self.power, self.norm, self.image, self.particle))
         selection = self.selection.to(device) if isinstance(self.selection, Tensor) else self.selection
-        return Batch(*moved, selection)
+        return Batch(data, power, norm, image, particle, selection)
 
 
 class Loader:

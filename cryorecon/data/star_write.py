@@ -10,7 +10,7 @@ from torch import Tensor
 from cryorecon.data.files import atomic_path
 from cryorecon.data.source import FileSource
 from cryorecon.data.stack import ParticleStack
-from cryorecon.data.star import TILT_COLUMNS, WHITE_COLUMN
+from cryorecon.data.star_columns import TILT_COLUMNS, WHITE_COLUMN
 from cryorecon.errors import InputError
 from cryorecon.geometry import rotations
 from cryorecon.imaging.ctf import Optics

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.data import star
+from cryorecon.data import star_columns as cols
 from cryorecon.data.metadata import Metadata, image_names, resolve
 from cryorecon.data.mrc import read_header
 from cryorecon.errors import InputError
@@ -44,7 +44,7 @@ def read_tilt_series(frame: "pd.DataFrame", path: Path, tomograms: str | Path | 
     import pandas as pd
 
     tomograms = _tomograms_path(path, tomograms)
-    blocks = star.read_blocks(tomograms)
+    blocks = cols.read_blocks(tomograms)
     series = {str(name): _series(str(name), blocks, tomograms) for name in frame["rlnTomoName"].unique()}
     visible = _visible(frame, path, series)
     row = np.repeat(np.arange(len(frame)), [int(v.sum()) for v in visible])
@@ -53,17 +53,17 @@ def read_tilt_series(frame: "pd.DataFrame", path: Path, tomograms: str | Path | 
     columns = pd.concat([s.table[v] for s, v in zip(of_row, visible, strict=True)], ignore_index=True)
     images = frame.drop(columns=[name for name in columns if name in frame]).iloc[row].reset_index(drop=True)
     images = pd.concat([images, columns], axis=1)
-    optics, lacking = star.optics_of(images, path)
-    particle = star.euler_rotations(frame, path, ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"))
+    optics, lacking = cols.optics_of(images, path)
+    particle = cols.euler_rotations(frame, path, ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"))
     subtomogram = _subtomogram_rotation(frame, path)
     origin = (tilt @ (subtomogram @ _origin(frame, path).unsqueeze(-1))[row])[:, :2, 0]
     stacks, stack_of_row, _ = image_names(frame["rlnImageName"].to_numpy(dtype=object), path)
     section = _sections(resolve(stacks, path.parent, datadir), stack_of_row, visible)
     return Metadata(
-        path, stacks, stack_of_row[row], section, apix=star.pixel_size(images, path), box=star.box_of(images, path),
+        path, stacks, stack_of_row[row], section, apix=cols.pixel_size(images, path), box=cols.box_of(images, path),
         optics=optics, rotation=(tilt @ (subtomogram @ particle)[row]).float(), shift=origin.float(),
-        half=star.half_sets(images), particle=row, tilt=tilt.float(), row_is_particle=True,
-        premultiplied=star.premultiplied(images, path), white=star.is_white(images), lacking=lacking,
+        half=cols.half_sets(images), particle=row, tilt=tilt.float(), row_is_particle=True,
+        premultiplied=cols.premultiplied(images, path), white=cols.is_white(images), lacking=lacking,
     )
 
 
@@ -89,7 +89,7 @@ def _series(name: str, blocks: dict, path: Path) -> _Series:
                              "this project")
         beside = path.parent / Path(named[name]).name
         own = next((p for p in (path.parent / named[name], beside) if p.is_file()), Path(named[name]))
-        blocks = star.read_blocks(own)
+        blocks = cols.read_blocks(own)
         name = name if name in blocks else next(iter(blocks))
     table = blocks[name]
     names = ("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ")
@@ -144,12 +144,12 @@ def _sections(stacks: list[Path], stack_of_row: np.ndarray, visible: list[np.nda
 def _subtomogram_rotation(frame: "pd.DataFrame", path: Path) -> Tensor:
     names = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
     if all(name in frame for name in names):
-        return star.euler_rotations(frame, path, names)
+        return cols.euler_rotations(frame, path, names)
     return torch.eye(3, dtype=torch.float64).expand(len(frame), 3, 3)
 
 
 def _origin(frame: "pd.DataFrame", path: Path) -> Tensor:
     """3-D origins ``(N, 3)`` in Å."""
     names = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
-    columns = [star.numbers(frame, name, path) if name in frame else np.zeros(len(frame)) for name in names]
+    columns = [cols.numbers(frame, name, path) if name in frame else np.zeros(len(frame)) for name in names]
     return torch.from_numpy(np.stack(columns, 1))

@@ -8,8 +8,6 @@ orthonormal transform of its projection (the sum over z); see ``docs/conventions
 import torch
 from torch import Tensor
 
-Axes = tuple[int, ...]
-
 
 def centred_fft(array: Tensor, dims: int) -> Tensor:
     """Unnormalised centred FFT over the last ``dims`` axes; origin at ``D // 2`` before and after."""
@@ -26,13 +24,8 @@ def centred_ifft(array: Tensor, dims: int) -> Tensor:
 def centred_crop_or_pad(array: Tensor, box: int, dims: int) -> Tensor:
     """Crop or zero-pad the last ``dims`` axes to ``box``, keeping the origin at ``D // 2``."""
     old = array.shape[-1]
-    start = old // 2 - box // 2
-    if box <= old:
-        window = (Ellipsis, *([slice(start, start + box)] * dims))
-        return array[window]
-    out = array.new_zeros(array.shape[: array.ndim - dims] + (box,) * dims)
-    out[(Ellipsis, *([slice(-start, -start + old)] * dims))] = array
-    return out
+    before = box // 2 - old // 2
+    return torch.nn.functional.pad(array, (before, box - old - before) * dims)  # negative widths crop
 
 
 def resample(array: Tensor, box: int, dims: int) -> Tensor:

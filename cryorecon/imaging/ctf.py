@@ -39,7 +39,7 @@ class Optics:
     def __len__(self) -> int:
         return len(self.parameters)
 
-    def __getitem__(self, index) -> "Optics":
+    def __getitem__(self, index: Tensor | slice) -> "Optics":
         return Optics(self.parameters[index])
 
     def column(self, name: str) -> Tensor:
@@ -47,7 +47,7 @@ class Optics:
         return self.parameters[:, COLUMNS.index(name)]
 
     @staticmethod
-    def from_columns(n: int, **columns) -> "Optics":
+    def from_columns(n: int, **columns: Tensor | float) -> "Optics":
         """Optics of ``n`` images from named columns (scalars are repeated); missing ones are 0, ``scale`` is 1."""
         table = torch.zeros(n, len(COLUMNS), dtype=torch.float64)
         table[:, COLUMNS.index("scale")] = 1.0

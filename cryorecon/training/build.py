@@ -18,6 +18,7 @@ from cryorecon.inference.conformation.posterior import DiscretePrior
 from cryorecon.inference.pose import POSES
 from cryorecon.model import Model
 from cryorecon.training.config import RunConfig
+from cryorecon.volumes.base import Volume
 from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
@@ -58,17 +59,18 @@ def half_sets(stack: ParticleStack, seed: int) -> Tensor:
     return drawn[owner]
 
 
-def open_data(config: RunConfig) -> Problem:
-    """Load the particles and settle what the maps will be.
+def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
+    """Load the particles, unless they are handed in as a ``stack``, and settle what the maps will be.
 
     Raises
     ------
     InputError: files that can't be used (see :mod:`cryorecon.data`), no poses, or a mask of another box.
     """
-    stack = load_particles(config.particles, poses=config.poses, ctf=config.ctf, ind=config.ind, datadir=config.datadir,
-                           tomograms=config.tomograms, apix=config.apix)
-    if config.uninvert:
-        stack = stack.uninverted()
+    if stack is None:
+        stack = load_particles(config.particles, poses=config.poses, ctf=config.ctf, ind=config.ind,
+                               datadir=config.datadir, tomograms=config.tomograms, apix=config.apix)
+        if config.uninvert:
+            stack = stack.uninverted()
     if stack.poses is None:
         raise InputError(f"{config.particles}: expected poses, found none; give --poses (a star, cs or CryoDRGN pickle)")
     device = choose_device(config.device)
@@ -99,7 +101,7 @@ def pose_inference(config: RunConfig, stack: ParticleStack, device: torch.device
     return POSES["refine"](rotation, shift, stack.apix, stack.box).to(device)
 
 
-def make_volume(config: RunConfig, grid: Grid, base_limit: float) -> nn.Module:
+def make_volume(config: RunConfig, grid: Grid, base_limit: float) -> Volume:
     """The volume; ``base_limit``: band in Fourier pixels of the linear volume that it is or stands on, 0: none."""
     linear = None
     if base_limit:

@@ -1,33 +1,49 @@
 """The run directory: what is in it, and how it is written so that a kill leaves the last good file."""
 
+import io
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 import cryorecon
+from cryorecon.data.files import atomic_path
 from cryorecon.errors import InputError
 from cryorecon.training.config import RunConfig
 
+# what a run writes before weights vouch for it
+BEFORE_CHECKPOINT = ("config.yaml", "run.log", "metrics.jsonl", "consensus.mrc", "half_map_a.mrc", "half_map_b.mrc", "z.0.npy")
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` on a temporary name beside ``path``, then rename; nothing half written is ever seen."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
     try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with atomic_path(path) as temporary:
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk shows in the middle of a write
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    file = io.BytesIO()  # straight to disk numpy would not say why a write failed
+    np.save(file, array)
+    path.write_bytes(file.getbuffer())
+
+
+def _save_state(path: Path, state: dict[str, Any]) -> None:
+    with path.open("wb") as file:  # given a name, torch would raise errors of its own where the disk is full
+        torch.save(state, file)
 
 
 class RunDirectory:
@@ -48,11 +64,30 @@ class RunDirectory:
         if (self.path / "config.yaml").exists():
             raise InputError(f"{self.path}: expected an empty or new folder, found another run; give another -o, or --resume")
         self.path.mkdir(parents=True, exist_ok=True)
-        import yaml
+        self.write_config(config, command)
 
+    def write_config(self, config: RunConfig, command: list[str]) -> None:
+        """Write (or replace) the configuration, with the ``command`` that it comes from."""
         head = yaml.safe_dump({"version": cryorecon.__version__, "torch": str(torch.__version__), "command": command})
         text = head + "run:\n" + "".join(f"  {line}\n" for line in config.to_yaml().splitlines())
-        write_atomically(self.path / "config.yaml", lambda p: p.write_text(text) and None)
+        write_atomically(self.path / "config.yaml", lambda p: p.write_text(text))
+
+    @contextmanager
+    def begun(self, config: RunConfig, command: list[str]) -> Iterator[None]:
+        """:meth:`start`; where the block fails before there is a checkpoint, what it wrote is removed again."""
+        new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self.start(config, command)
+        try:
+            yield
+        except BaseException:
+            if not self.epochs():
+                for name in BEFORE_CHECKPOINT:
+                    (self.path / name).unlink(missing_ok=True)
+                for folder in new:
+                    if any(folder.iterdir()):
+                        break
+                    folder.rmdir()
+            raise
 
     def config(self) -> RunConfig:
         """The configuration."""
@@ -66,12 +101,8 @@ class RunDirectory:
     def save(self, epoch: int, state: dict[str, Any], z: np.ndarray | None) -> None:
         """A checkpoint: latents first, weights last, so that weights vouch for the rest."""
         if z is not None:
-            def write_z(path: Path) -> None:
-                with path.open("wb") as file:
-                    np.save(file, z)
-
-            write_atomically(self.path / f"z.{epoch}.npy", write_z)
-        write_atomically(self.path / f"weights.{epoch}.pt", lambda p: torch.save(state, p))
+            write_atomically(self.path / f"z.{epoch}.npy", lambda p: _save_array(p, z))
+        write_atomically(self.path / f"weights.{epoch}.pt", lambda p: _save_state(p, state))
 
     def load(self, epoch: int | None = None) -> dict[str, Any]:
         """A checkpoint's contents (default: the last), read without running code.
@@ -120,4 +151,4 @@ class RunDirectory:
                         lines.append(line)
                 except json.JSONDecodeError:  # the kill cut this line short
                     continue
-            write_atomically(path, lambda p: p.write_text("".join(f"{line}\n" for line in lines)) and None)
+            write_atomically(path, lambda p: p.write_text("".join(f"{line}\n" for line in lines)))

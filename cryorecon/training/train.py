@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import cryorecon
 from cryorecon.data.loader import Loader
 from cryorecon.data.mrc import write_volume
+from cryorecon.data.poses import Poses
+from cryorecon.data.stack import ParticleStack
+from cryorecon.data.star_write import write_star
 from cryorecon.errors import InputError
 from cryorecon.inference.conformation.encoder import Encoder
 from cryorecon.inference.conformation.posterior import Posterior
@@ -24,6 +27,7 @@ from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, fit, stream
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.fourier_mlp import FourierMLP
+from cryorecon.volumes.symmetry import symmetrise
 
 
 @dataclass
@@ -39,13 +43,15 @@ class State:
 
 
 def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
-          report: closed_form.Report = lambda stage, values: None) -> Iterator[Record]:
+          report: closed_form.Report = lambda stage, values: None, stack: ParticleStack | None = None) -> Iterator[Record]:
     """Run all stages into ``directory``; yields the network's progress, saves after every ``checkpoint`` passes.
 
     ``report(stage, values)`` hears of the stages before the network. With ``resume`` the last checkpoint is where it goes
-    on; without one the stages begin anew.
+    on; without one the stages begin anew. ``stack``: particles in memory instead of the configuration's files.
     """
-    problem = build.open_data(config)
+    problem = build.open_data(config, stack)
+    report("particles", {"images": len(problem.stack), "particles": problem.stack.n_particles, "box": problem.stack.box,
+                         "apix": problem.stack.apix})
     if resume and directory.epochs():
         state = restore(config, problem, directory.load())
         directory.drop_after(state.epoch)
@@ -87,8 +93,19 @@ def anneal(optimisers: dict[str, list[torch.optim.Optimizer]], config: RunConfig
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
-def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, report: closed_form.Report) -> State:
-    """Noise, consensus, contrast, low-rank conformations, and a model that starts from them."""
+@dataclass(frozen=True)
+class FirstMap:
+    """loader: whitened by noise ``(n_shells,)``, contrast ``scale (N,)`` set. pose: its treatment. found: the consensus."""
+
+    loader: Loader
+    noise: Tensor
+    scale: Tensor
+    pose: nn.Module
+    found: closed_form.Consensus
+
+
+def first_map(config: RunConfig, problem: build.Problem, report: closed_form.Report) -> FirstMap:
+    """Noise, consensus, the images' contrast against it, and the consensus again with that."""
     grid, half = problem.grid, problem.half
     noise = build.first_noise(problem, config)
     loader = problem.loader(noise, config.window)
@@ -100,20 +117,28 @@ def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, re
         loader.set_scale(scale)
         found = closed_form.consensus(loader, grid, pose, half, problem.mask, config.symmetry, config.limit)
     report("consensus", {"resolution_A": grid.box * grid.apix / found.resolved, "contrast_spread": float(scale.std())})
+    return FirstMap(loader, noise, scale, pose, found)
+
+
+def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, report: closed_form.Report) -> State:
+    """Noise, consensus, contrast, low-rank conformations, and a model that starts from them."""
+    grid = problem.grid
+    first = first_map(config, problem, report)
+    loader, found = first.loader, first.found
     write_volume(directory.path / "consensus.mrc", found.density.cpu().numpy(), grid.apix)
     for name, density in zip(("half_map_a", "half_map_b"), found.halves, strict=True):
         write_volume(directory.path / f"{name}.mrc", density.cpu().numpy(), grid.apix)
     shape: dict[str, Any] = {"base_limit": 0.0, "atoms": 0}
     low: closed_form.LowRank | None = None
     if config.road == "lowrank" and config.zdim:
-        low = closed_form.low_rank(loader, grid, pose, half, problem.mask, found, config.zdim, config.atoms, config.seed,
-                                   report)
+        low = closed_form.low_rank(loader, grid, first.pose, problem.half, problem.mask, found, config.zdim, config.atoms,
+                                   config.seed, report)
         shape = {"base_limit": low.volume.lattice.limit, "atoms": 0 if low.prior is None else len(low.prior.atoms)}
     elif config.road == "lowrank":
         shape["base_limit"] = found.model.volume.lattice.limit
     stream(config.seed, 0)
-    model = build.assemble(config, grid, pose, loader.n_particles, shape)
-    state = State(model, loader, shape, noise, scale)
+    model = build.assemble(config, grid, first.pose, loader.n_particles, shape)
+    state = State(model, loader, shape, first.noise, first.scale)
     _start_volume(config, model, found, low)
     _start_conformation(config, problem, state, low)
     return state
@@ -193,10 +218,9 @@ def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:
         state.model.eval()
         with torch.no_grad():
             density = state.model.volume.density(torch.zeros(1, 0, device=state.model.grid.device))[0]
+        density = symmetrise(density, config.symmetry)  # the network itself knows no symmetry
         write_volume(directory.path / f"reconstruct.{state.epoch}.mrc", density.cpu().numpy(), state.model.grid.apix)
     if config.pose == "refine":
-        from cryorecon.data.poses import Poses
-        from cryorecon.data.star import write_star
 
         rotation, shift = state.model.pose.poses()
         stack = replace(state.loader.stack, poses=Poses(rotation.cpu(), shift.cpu()))

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid
 from cryorecon.training import build
 from cryorecon.training.config import RunConfig
 from cryorecon.training.run_directory import RunDirectory
+from cryorecon.volumes.base import Volume
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Trained:
     config: RunConfig
     epoch: int
     grid: Grid
-    volume: nn.Module
+    volume: Volume
     z: np.ndarray
 
     @property

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cryorecon.errors import InputError
+from cryorecon.geometry.fourier import centred_ifft
 from cryorecon.geometry.grid import Grid, Selection
+from cryorecon.volumes.base import Volume
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 ENCODINGS = ("gaussian", "geometric")
@@ -25,6 +27,8 @@ class PositionalEncoding(nn.Module):
     ``F = 3 n``. ``gaussian``: ``3 n`` random directions, ``b ~ N(0, sigma^2) n`` (Tancik et al. 2020, as in cryoDRGN).
     ``n`` is half the box unless given.
     """
+
+    frequency: Tensor
 
     def __init__(self, kind: str, box: int, n: int | None = None, sigma: float = 0.5, seed: int = 0):
         super().__init__()
@@ -54,7 +58,7 @@ def mirror_sign(rotation: Tensor, fraction: Tensor) -> Tensor:
     return 1.0 - 2.0 * (kz > 0).to(kz)
 
 
-class FourierMLP(nn.Module):
+class FourierMLP(Volume):
     """Residual MLP volume with an optional explicit base.
 
     Parameters
@@ -65,6 +69,9 @@ class FourierMLP(nn.Module):
     base: a linear volume that the network stands on; its latent is the first coordinates of z.
     """
 
+    amplitude: Tensor
+    identity: Tensor
+
     def __init__(self, grid: Grid, z_dim: int = 0, width: int = 1024, layers: int = 3, encoding: str = "gaussian",
                  features: int | None = None, feature_sigma: float = 0.5, amplitude: Tensor | None = None,
                  base: VoxelGrid | None = None):
@@ -73,8 +80,9 @@ class FourierMLP(nn.Module):
         self.encode = PositionalEncoding(encoding, grid.box, features, feature_sigma)
         self.first = nn.Linear(self.encode.n_features, width)
         self.first_z = nn.Linear(z_dim, width, bias=False) if z_dim else None
-        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.hidden = nn.Sequential(*(nn.Linear(width, width) for _ in range(layers)))
         self.head = nn.Linear(width, 2)
+        self.register_buffer("identity", torch.eye(width), persistent=False)
         amplitude = torch.ones(grid.n_shells) if amplitude is None else amplitude
         self.register_buffer("amplitude", amplitude.float())
         if base is not None:
@@ -87,10 +95,12 @@ class FourierMLP(nn.Module):
         if self.first_z is not None:
             x = x + self.first_z(z)[:, None]
         x = F.relu(x)
-        for layer in self.hidden:
-            identity = torch.eye(len(layer.weight), device=x.device, dtype=layer.weight.dtype)
-            x = F.relu(F.linear(x, layer.weight + identity, layer.bias))
+        for layer in self._layers():
+            x = F.relu(F.linear(x, layer.weight + self.identity, layer.bias))
         return F.linear(x, self.head.weight, self.head.bias)
+
+    def _layers(self) -> list[nn.Linear]:
+        return [layer for layer in self.hidden if isinstance(layer, nn.Linear)]
 
     def slices(self, rotation: Tensor, z: Tensor, selection: Selection) -> Tensor:
         """Central slices ``(B, K, P)`` complex at rotation ``(B|1, K, 3, 3)`` and ``z (B, K, d)``."""
@@ -148,6 +158,4 @@ def from_half_volume(values: Tensor, points: Tensor, box: int) -> Tensor:
     spectrum[mirror[below, 2], mirror[below, 1], mirror[below, 0]] = values[below].conj()
     partner = spectrum[mirror[plane, 2], mirror[plane, 1], mirror[plane, 0]].conj()
     spectrum[index[plane, 2], index[plane, 1], index[plane, 0]] = 0.5 * (values[plane] + partner)
-    from cryorecon.geometry.fourier import centred_ifft
-
     return centred_ifft(spectrum, 3).real * box

@@ -86,7 +86,7 @@ class Lattice:
         return out / torch.bincount(self.shell, minlength=self.n_shells).clamp(min=1)
 
     def from_density(self, density: Tensor, corrected: bool = True) -> Tensor:
-        """Lattice values ``(Q, V)`` complex of maps ``(Q, D', D', D')`` that span the box (``D'`` may be coarser than it).
+        """Lattice values ``(Q, V)`` complex of maps ``(Q, D', D', D')`` that span the box; ``D'`` may be coarser.
 
         ``corrected``: divide by the trilinear kernel's envelope first, so that interpolated slices are true to the map.
         """
@@ -127,7 +127,7 @@ class Lattice:
         return min(self.box, 2 * math.ceil((self.reach + 1) / self.pad))
 
     def envelope(self, box: int) -> Tensor:
-        """Real-space envelope of the trilinear kernel, ``sinc^2`` along each axis of ``box`` voxels, ``(D', D', D')``."""
+        """The trilinear kernel in real space, ``sinc^2`` along each axis of ``box`` voxels, ``(D', D', D')``."""
         axis = (torch.arange(box, device=self.device) - box // 2) / (self.pad * box)
         one = torch.sinc(axis).square()
         return one[:, None, None] * one[None, :, None] * one[None, None, :]

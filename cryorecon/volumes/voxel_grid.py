@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from cryorecon.geometry.grid import Grid, Selection
+from cryorecon.volumes.base import Volume
 from cryorecon.volumes.lattice import Lattice
 
 
-class VoxelGrid(nn.Module):
+class VoxelGrid(Volume):
     """``V(z) = V_0 + sum_c z_c V_c`` with coefficients on a half Fourier lattice; a class is a one-hot z.
 
     Parameters
@@ -46,7 +47,7 @@ class VoxelGrid(nn.Module):
         return torch.view_as_complex(self.coefficients.view(self.lattice.n, -1, 2)).T
 
     def shell_amplitude(self, n_shells: int) -> Tensor:
-        """Root mean square of the mean's lattice values by shell, ``(n_shells,)``; never below a thousandth of the most."""
+        """Rms of the mean's lattice values by shell, ``(n_shells,)``; never below a thousandth of the largest."""
         power = self.lattice.shell_mean(self.values[0].detach().abs().square())[:n_shells]
         amplitude = torch.nn.functional.pad(power, (0, n_shells - len(power))).sqrt()
         return amplitude.clamp(min=1e-3 * float(amplitude.max()))

@@ -54,8 +54,16 @@ def make_data(tmp_path):
         write_stack(folder / "images.mrcs", images, apix)
         generator = torch.Generator().manual_seed(n)
         defocus = 10000 + 5000 * torch.rand(n, generator=generator)
-        optics = Optics.from_columns(n, defocus_u=defocus, defocus_v=defocus - 200, astigmatism=0.3, voltage=300.0, cs=2.7,
-                                     amplitude_contrast=0.1, phase_shift=0.2)
+        optics = Optics.from_columns(
+            n,
+            defocus_u=defocus,
+            defocus_v=defocus - 200,
+            astigmatism=0.3,
+            voltage=300.0,
+            cs=2.7,
+            amplitude_contrast=0.1,
+            phase_shift=0.2,
+        )
         poses = Poses(rotations.random(n, generator), 4 * torch.randn(n, 2, generator=generator))
         half = torch.arange(n) % 2 + 1
         stack = ParticleStack(FileSource.open([folder / "images.mrcs"]), apix, optics, poses, torch.arange(n), half)

@@ -53,7 +53,11 @@ def test_unknown_ending_and_folder(tmp_path):
 def test_truncated_stack(make_data):
     data = make_data(5, box=16)
     data.mrcs.write_bytes(data.mrcs.read_bytes()[:-100])
-    complains(r"expected 6144 bytes .* found 6044 bytes \(4 whole sections\); the file is truncated", load_particles, data.mrcs)
+    complains(
+        r"expected 6144 bytes .* found 6044 bytes \(4 whole sections\); the file is truncated",
+        load_particles,
+        data.mrcs,
+    )
 
 
 def test_truncated_header(make_data):
@@ -109,7 +113,9 @@ def test_gzipped_stack(make_data):
 def test_star_that_points_at_absent_stacks(tmp_path):
     rows = "".join(f"{i}@gone{i % 3}.mrcs\n" for i in range(1, 9))
     (tmp_path / "p.star").write_text(f"data_\n\nloop_\n_rlnImageName\n{rows}")
-    complains(r"gone1.mrcs: .*no such file \(3 of 3 stacks are absent\); .*--datadir", load_particles, tmp_path / "p.star")
+    complains(
+        r"gone1.mrcs: .*no such file \(3 of 3 stacks are absent\); .*--datadir", load_particles, tmp_path / "p.star"
+    )
     complains("3 of 3 stacks", load_particles, tmp_path / "p.star", datadir=tmp_path)
 
 
@@ -207,16 +213,28 @@ def test_one_nan_among_many_images_is_found_by_preprocess(make_data, tmp_path):
     assert not (tmp_path / "out" / "particles.mrcs").exists()
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda r: r * 1.01, lambda r: -r, lambda r: r + 0.01, lambda r: r * float("nan"), lambda r: 0 * r,
-], ids=["scaled", "mirrored", "skewed", "NaN", "zero"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda r: r * 1.01,
+        lambda r: -r,
+        lambda r: r + 0.01,
+        lambda r: r * float("nan"),
+        lambda r: 0 * r,
+    ],
+    ids=["scaled", "mirrored", "skewed", "NaN", "zero"],
+)
 def test_rotations_that_are_not_rotations(make_data, spoil):
     data = make_data(4)
     rotation = data.stack.poses.rotation.clone()
     rotation[2] = spoil(rotation[2])
     write_poses(data.poses, Poses(rotation, data.stack.poses.shift), 16, 2.5)
-    complains(r"expected rotation matrices, found 1 of 4 that are none \(the first in row 3", load_particles, data.mrcs,
-              poses=data.poses)
+    complains(
+        r"expected rotation matrices, found 1 of 4 that are none \(the first in row 3",
+        load_particles,
+        data.mrcs,
+        poses=data.poses,
+    )
 
 
 def test_shifts_that_are_not_finite_or_in_pixels(make_data):
@@ -231,12 +249,20 @@ def test_shifts_that_are_not_finite_or_in_pixels(make_data):
 
 def test_poses_or_ctf_of_other_shapes(make_data, tmp_path):
     data = make_data(3)
-    for held, match in (((np.ones((3, 2, 2)),), r"found \(3, 2, 2\)"), ("text", "found str"), ((), "found 0 arrays"),
-                        ((np.ones((3, 3, 3)), np.ones((2, 2))), r"\(2, 2\)")):
+    for held, match in (
+        ((np.ones((3, 2, 2)),), r"found \(3, 2, 2\)"),
+        ("text", "found str"),
+        ((), "found 0 arrays"),
+        ((np.ones((3, 3, 3)), np.ones((2, 2))), r"\(2, 2\)"),
+    ):
         (tmp_path / "p.pkl").write_bytes(pickle.dumps(held))
         complains(match, read_poses, tmp_path / "p.pkl", 16, 1.0)
-    for held, match in ((np.ones((3, 4)), r"found shape \(3, 4\)"), (np.full((3, 9), np.nan), "finite CTF values"),
-                        (np.zeros((3, 9)), "positive box"), ([1], "found list")):
+    for held, match in (
+        (np.ones((3, 4)), r"found shape \(3, 4\)"),
+        (np.full((3, 9), np.nan), "finite CTF values"),
+        (np.zeros((3, 9)), "positive box"),
+        ([1], "found list"),
+    ):
         (tmp_path / "c.pkl").write_bytes(pickle.dumps(held))
         complains(match, read_ctf, tmp_path / "c.pkl")
     complains("found a folder", read_ctf, data.folder / "..")
@@ -277,7 +303,9 @@ def test_npy_of_objects(make_data, tmp_path):
 def test_index_out_of_range(make_data, tmp_path, values):
     data = make_data(5)
     np.save(tmp_path / "i.npy", np.array(values))
-    complains(f"indices from 0 to 4, found {min(values)} to {max(values)}", load_particles, data.star, ind=tmp_path / "i.npy")
+    complains(
+        f"indices from 0 to 4, found {min(values)} to {max(values)}", load_particles, data.star, ind=tmp_path / "i.npy"
+    )
     complains("indices from 0 to 4", load_particles, data.star, ind=np.array(values))
 
 

@@ -10,10 +10,17 @@ from cryorecon.data.load import load_particles
 
 
 def write_cs(path, n=4, **fields):
-    columns = {"uid": np.arange(n, dtype="u8"), "blob/path": np.array([b">images.mrcs"] * n), "blob/idx": np.arange(n, dtype="u4"),
-               "blob/shape": np.full((n, 2), 16, "u4"), "blob/psize_A": np.full(n, 2.5, "f4"),
-               "alignments3D/pose": np.zeros((n, 3), "f4"), "alignments3D/shift": np.ones((n, 2), "f4"),
-               "alignments3D/split": np.arange(n, dtype="u4") % 2, **fields}
+    columns = {
+        "uid": np.arange(n, dtype="u8"),
+        "blob/path": np.array([b">images.mrcs"] * n),
+        "blob/idx": np.arange(n, dtype="u4"),
+        "blob/shape": np.full((n, 2), 16, "u4"),
+        "blob/psize_A": np.full(n, 2.5, "f4"),
+        "alignments3D/pose": np.zeros((n, 3), "f4"),
+        "alignments3D/shift": np.ones((n, 2), "f4"),
+        "alignments3D/split": np.arange(n, dtype="u4") % 2,
+        **fields,
+    }
     table = np.zeros(n, [(name, v.dtype.str, v.shape[1:]) for name, v in columns.items() if v is not None])
     for name in table.dtype.names:
         table[name] = columns[name]
@@ -62,10 +69,14 @@ def test_shifts_have_the_pixel_size_of_their_alignment(make_data):
 def test_of_several_classes_the_most_probable_gives_the_pose(tmp_path):
     pose = np.zeros((4, 3, 3), "f4")
     pose[:, 1, 2] = np.pi / 2
-    write_cs(tmp_path / "p.cs", **{
-        "alignments3D_multi/pose": pose, "alignments3D_multi/shift": np.arange(24, dtype="f4").reshape(4, 3, 2),
-        "alignments3D_multi/class_posterior": np.tile(np.float32([0.1, 0.8, 0.1]), (4, 1)),
-    })
+    write_cs(
+        tmp_path / "p.cs",
+        **{
+            "alignments3D_multi/pose": pose,
+            "alignments3D_multi/shift": np.arange(24, dtype="f4").reshape(4, 3, 2),
+            "alignments3D_multi/class_posterior": np.tile(np.float32([0.1, 0.8, 0.1]), (4, 1)),
+        },
+    )
     meta = read_cs(tmp_path / "p.cs", "alignments3D_multi")
     assert meta.shift[0].tolist() == [5.0, 7.5]
     expected = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])

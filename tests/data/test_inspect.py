@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from cryorecon.data.cryodrgn_files import write_indices, write_poses
 from cryorecon.data.inspect import inspect
 from cryorecon.data.mrc import write_stack, write_volume
 from cryorecon.data.poses import Poses
-from cryorecon.data.cryodrgn_files import write_indices, write_poses
 from cryorecon.data.preprocess import Preparation, prepare
 from cryorecon.errors import InputError
 
@@ -20,8 +20,18 @@ def test_a_good_star_is_told_in_a_screen(make_data):
     text = str(report)
     assert not report.problems
     assert "nothing looks wrong" in text
-    for part in ("RELION 3.1", "9 of 16 px in 1 stack", "float32", "little-endian", "2.5 Å/px", "300 kV", "phase shift 11.46°",
-                 "5 and 4 images", "poses      yes", "all images"):
+    for part in (
+        "RELION 3.1",
+        "9 of 16 px in 1 stack",
+        "float32",
+        "little-endian",
+        "2.5 Å/px",
+        "300 kV",
+        "phase shift 11.46°",
+        "5 and 4 images",
+        "poses      yes",
+        "all images",
+    ):
         assert part in text
     assert len(text.splitlines()) < 24
     assert max(map(len, text.splitlines()[1:])) < 160
@@ -33,8 +43,12 @@ def test_defects_of_images_are_named(make_data):
     data.images[5] = 1.0
     write_stack(data.mrcs, data.images, 4.0)
     text = str(inspect(data.star))
-    for part in ("box 15 is odd", "1 images with NaN or infinite values, the first number 4", "one constant value, the first number 6",
-                 "pixel size: 2.5 Å/px in the star or cs file, 4 in the header"):
+    for part in (
+        "box 15 is odd",
+        "1 images with NaN or infinite values, the first number 4",
+        "one constant value, the first number 6",
+        "pixel size: 2.5 Å/px in the star or cs file, 4 in the header",
+    ):
         assert part in text
 
 
@@ -83,15 +97,26 @@ def test_no_file_is_an_error(tmp_path):
         inspect(tmp_path / "none.star")
 
 
-@pytest.mark.parametrize(("name", "parts"), [
-    ("real_particles/betagal_empiar10061/betagal_101_b96.star", ["dark protein", "101 of 96 px"]),
-    ("real_particles/ribosome70S_tilt_tomodrgn/warptools_test_4-tomos_10-ptcls_box-32_angpix-12.star",
-     ["tilt series", "premultiplied", "40 with", "float16", "white protein", "nothing looks wrong"]),
-    ("sim_truth/ribosome50S_10076_DE/10076_both_32_sim.star", ["no MAP id", "144 with 8 to 10 tilts", "phase shift 90°", "dark"]),
-    ("metadata/cryosparc_P12_J24_001_particles.cs", ["cryoSPARC", "2019 of 180 px in 50 stacks", "50 of 50 stacks are absent"]),
-    ("metadata/cryosparc_P12_J24_pose.pkl", ["poses (cryoDRGN)", "nothing looks wrong"]),
-    ("maps/EMD-3001.map.gz", ["43 x 73 x 25", "not cubic"]),
-])
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("real_particles/betagal_empiar10061/betagal_101_b96.star", ["dark protein", "101 of 96 px"]),
+        (
+            "real_particles/ribosome70S_tilt_tomodrgn/warptools_test_4-tomos_10-ptcls_box-32_angpix-12.star",
+            ["tilt series", "premultiplied", "40 with", "float16", "white protein", "nothing looks wrong"],
+        ),
+        (
+            "sim_truth/ribosome50S_10076_DE/10076_both_32_sim.star",
+            ["no MAP id", "144 with 8 to 10 tilts", "phase shift 90°", "dark"],
+        ),
+        (
+            "metadata/cryosparc_P12_J24_001_particles.cs",
+            ["cryoSPARC", "2019 of 180 px in 50 stacks", "50 of 50 stacks are absent"],
+        ),
+        ("metadata/cryosparc_P12_J24_pose.pkl", ["poses (cryoDRGN)", "nothing looks wrong"]),
+        ("maps/EMD-3001.map.gz", ["73 x 25 x 43", "not cubic"]),
+    ],
+)
 def test_real_files(shared_data, name, parts):
     text = str(inspect(shared_data / name))
     for part in parts:

@@ -52,9 +52,17 @@ def test_ind_needs_only_the_stacks_it_uses(make_data, tmp_path):
     assert len(load_particles(tmp_path / "p.star", ind=np.array([0, 2]))) == 2
 
 
-@pytest.mark.parametrize(("ctf", "invert", "sign"), [
-    (True, None, 1), (False, None, -1), (True, True, -1), (True, False, 1), (False, True, -1), (False, False, 1),
-])
+@pytest.mark.parametrize(
+    ("ctf", "invert", "sign"),
+    [
+        (True, None, 1),
+        (False, None, -1),
+        (True, True, -1),
+        (True, False, 1),
+        (False, True, -1),
+        (False, False, 1),
+    ],
+)
 def test_the_contrast_rule(make_data, ctf, invert, sign):
     data = make_data(3)
     stack = load_particles(data.mrcs, ctf=data.ctf if ctf else None, invert=invert)
@@ -82,7 +90,7 @@ def test_the_stars_pixel_size_comes_before_a_header_that_does_not_know(make_data
 def test_a_header_that_contradicts_is_an_error_until_apix_confirms(make_data):
     data = make_data(3)
     write_header_apix(data, 3.0)
-    with pytest.raises(InputError, match="expected 2.5 Å/px as in the CTF or star, found 3 in the header"):
+    with pytest.raises(InputError, match=r"expected 2\.5 Å/px as in the CTF or star, found 3 in the header"):
         load_particles(data.star)
     with pytest.raises(InputError, match="found 3 in the header"):
         load_particles(data.mrcs, ctf=data.ctf)
@@ -105,7 +113,8 @@ def test_without_a_star_apix_comes_before_the_header_and_nothing_warns(make_data
 
 def test_shifts_in_pixels_use_the_pixel_size_found(make_data):
     data = make_data(1)
-    text = "data_\n\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n_rlnOriginX\n_rlnOriginY\n1@images.mrcs 0 0 0 2 4\n"
+    text = "data_\n\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n_rlnOriginX\n_rlnOriginY\n"
+    text += "1@images.mrcs 0 0 0 2 4\n"
     (data.folder / "p.star").write_text(text)
     assert load_particles(data.folder / "p.star").poses.shift.tolist() == [[5.0, 10.0]]
     assert load_particles(data.folder / "p.star", apix=3.0).poses.shift.tolist() == [[6.0, 12.0]]
@@ -127,7 +136,13 @@ def test_poses_of_a_star_at_another_box(make_data):
     data = make_data(3)
     small = replace(data.stack, apix=5.0)
     write_star(data.folder / "half.star", small)
-    torch.testing.assert_close(load_particles(data.mrcs, poses=data.folder / "half.star").poses.shift,
-                               data.stack.poses.shift, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        load_particles(data.mrcs, poses=data.folder / "half.star").poses.shift,
+        data.stack.poses.shift,
+        atol=1e-5,
+        rtol=0,
+    )
     write_poses(data.folder / "p.npy", data.stack.poses, 16, 2.5)
-    torch.testing.assert_close(load_particles(data.mrcs, poses=data.folder / "p.npy").poses.shift, data.stack.poses.shift)
+    torch.testing.assert_close(
+        load_particles(data.mrcs, poses=data.folder / "p.npy").poses.shift, data.stack.poses.shift
+    )

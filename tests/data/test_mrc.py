@@ -97,7 +97,9 @@ def test_float16_stacks_round_trip_and_refuse_what_they_cannot_hold(tmp_path):
         out.append(images[:3])
         out.append(images[3:])
     assert mrcfile.validate(tmp_path / "h.mrcs")
-    np.testing.assert_array_equal(FileSource.open([tmp_path / "h.mrcs"]).read(np.arange(4)), images.astype("f2").astype("f4"))
+    np.testing.assert_array_equal(
+        FileSource.open([tmp_path / "h.mrcs"]).read(np.arange(4)), images.astype("f2").astype("f4")
+    )
     with pytest.raises(InputError, match="65504"), StackWriter(tmp_path / "big.mrcs", 8, 2.0, half=True) as out:
         out.append(images * 1e6)
     assert not list(tmp_path.glob("big*"))

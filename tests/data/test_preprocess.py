@@ -141,17 +141,21 @@ def test_a_killed_preparation_goes_on_where_it_was(make_data, tmp_path, monkeypa
 def test_another_task_does_not_take_up_an_unfinished_one(make_data, tmp_path, monkeypatch):
     data = make_data(9, box=16)
     monkeypatch.setattr(preprocess, "chunk_size", lambda box: 3)
-    original = prepare_images
-    monkeypatch.setattr(preprocess, "prepare_images", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
-                        if preprocess._finished_images.__name__ and len(calls) == 1 else (calls.append(1), original(*a))[1])
-    calls = []
     stack = load_particles(data.star)
+
+    def interrupted(note, key, done):
+        write_note(note, key, done)
+        raise KeyboardInterrupt
+
+    write_note = preprocess._write_note
+    monkeypatch.setattr(preprocess, "_write_note", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(stack, tmp_path / "out", Preparation())
-    monkeypatch.setattr(preprocess, "prepare_images", original)
+    monkeypatch.setattr(preprocess, "_write_note", write_note)
     other = Preparation(normalise="whole")
     star = prepare(stack, tmp_path / "out", other)
-    torch.testing.assert_close(load_particles(star).images(), original(torch.from_numpy(data.images), 16, other))
+    expected = prepare_images(torch.from_numpy(data.images), 16, other)
+    torch.testing.assert_close(load_particles(star).images(), expected)
 
 
 def test_kill_9_leaves_no_half_written_name(make_data, tmp_path):
@@ -195,9 +199,11 @@ def test_real_tilt_series_stay_tilt_series(shared_data, tmp_path):
 
 
 def test_contrast_of_real_images(shared_data):
-    for name, protein in (("real_particles/betagal_empiar10061/betagal_101_b96.star", -1),
-                          ("sim_truth/ribosome50S_10076_DE/10076_both_32_sim.star", -1),
-                          ("real_particles/ribosome70S_tilt_tomodrgn/warptools_test_4-tomos_10-ptcls_box-32_angpix-12.star", 1),
-                          ("real_particles/betagal_empiar10061/betagal_background_101_b96_f16.mrcs", 0)):
+    for name, protein in (
+        ("real_particles/betagal_empiar10061/betagal_101_b96.star", -1),
+        ("sim_truth/ribosome50S_10076_DE/10076_both_32_sim.star", -1),
+        ("real_particles/ribosome70S_tilt_tomodrgn/warptools_test_4-tomos_10-ptcls_box-32_angpix-12.star", 1),
+        ("real_particles/betagal_empiar10061/betagal_background_101_b96_f16.mrcs", 0),
+    ):
         score = quality.sample_contrast(load_particles(shared_data / name))
         assert np.sign(score) * (abs(score) > quality.CLEAR_CONTRAST) == protein

@@ -13,9 +13,16 @@ from cryorecon.data.safe_pickle import dump_pickles, load_pickles
 from cryorecon.errors import InputError
 
 VALUES = [
-    np.arange(6.0).reshape(2, 3), np.arange(6).reshape(2, 3).T, np.ones((2, 2), ">f4"), np.zeros((0, 3)),
-    np.array([True, False]), np.float32(1.5), (np.ones(3, "f2"), np.zeros((2, 2), "u1")), [1, 2, 3],
-    {"a": np.arange(2), "b": (1, "text", None)}, np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    np.arange(6.0).reshape(2, 3),
+    np.arange(6).reshape(2, 3).T,
+    np.ones((2, 2), ">f4"),
+    np.zeros((0, 3)),
+    np.array([True, False]),
+    np.float32(1.5),
+    (np.ones(3, "f2"), np.zeros((2, 2), "u1")),
+    [1, 2, 3],
+    {"a": np.arange(2), "b": (1, "text", None)},
+    np.asfortranarray(np.arange(6.0).reshape(2, 3)),
     np.arange(24).reshape(2, 3, 4).transpose(2, 0, 1),
 ]
 
@@ -51,10 +58,18 @@ def owned(path):
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("wrap", [
-    lambda x: x, lambda x: (np.ones(3), x), lambda x: [[x]], lambda x: {"a": x}, lambda x: np.array([x, 1], dtype=object),
-    lambda x: OrderedDict(a=x),
-], ids=["bare", "tuple", "list", "dict", "object array", "class"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x: x,
+        lambda x: (np.ones(3), x),
+        lambda x: [[x]],
+        lambda x: {"a": x},
+        lambda x: np.array([x, 1], dtype=object),
+        lambda x: OrderedDict(a=x),
+    ],
+    ids=["bare", "tuple", "list", "dict", "object array", "class"],
+)
 def test_a_pickle_that_runs_commands_is_refused_and_does_not_run(tmp_path, wrap, protocol):
     path, flag = tmp_path / "a.pkl", tmp_path / "owned"
     path.write_bytes(pickle.dumps(wrap(owned(flag)), protocol))
@@ -65,22 +80,38 @@ def test_a_pickle_that_runs_commands_is_refused_and_does_not_run(tmp_path, wrap,
 
 def test_builtins_and_gadgets_are_refused(tmp_path):
     flag = tmp_path / "owned"
-    for call, args in ((eval, (f"open({str(flag)!r}, 'w')",)), (exec, ("1",)), (getattr, (1, "real")), (Path.touch, (flag,)),
-                       (np.load, ("x",)), (np.ndarray, ((3,),)), (np.dtype, ("O",)), (np.frombuffer, (b"1234",))):
+    for call, args in (
+        (eval, (f"open({str(flag)!r}, 'w')",)),
+        (exec, ("1",)),
+        (getattr, (1, "real")),
+        (Path.touch, (flag,)),
+        (np.load, ("x",)),
+        (np.ndarray, ((3,),)),
+        (np.dtype, ("O",)),
+        (np.frombuffer, (b"1234",)),
+    ):
         (tmp_path / "a.pkl").write_bytes(pickle.dumps(Attack(call, *args)))
         with pytest.raises(InputError):
             load_pickles(tmp_path / "a.pkl")
     assert not flag.exists()
 
 
-@pytest.mark.parametrize("raw", [
-    b"", b"not a pickle", pickle.dumps(np.arange(100))[:-60], pickle.dumps({1, 2}), pickle.dumps(torch.ones(2)),
-    b"cnumpy\ndtype\n(S'O8'\nI00\nI01\ntR.",  # an object dtype
-    b"cnumpy\ndtype\n}S'x'\nI1\nsb.",  # a state for one of our stand-ins
-    b"cnumpy\nndarray\n((I3\nttR.",  # a call of ndarray
-    b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.",  # another codec
-    b"\x80\x04\x8c\x08os.\x94.",
-], ids=range(10))
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"not a pickle",
+        pickle.dumps(np.arange(100))[:-60],
+        pickle.dumps({1, 2}),
+        pickle.dumps(torch.ones(2)),
+        b"cnumpy\ndtype\n(S'O8'\nI00\nI01\ntR.",  # an object dtype
+        b"cnumpy\ndtype\n}S'x'\nI1\nsb.",  # a state for one of our stand-ins
+        b"cnumpy\nndarray\n((I3\nttR.",  # a call of ndarray
+        b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.",  # another codec
+        b"\x80\x04\x8c\x08os.\x94.",
+    ],
+    ids=range(10),
+)
 def test_broken_or_crafted_files_give_one_line(tmp_path, raw):
     path = tmp_path / "a.pkl"
     path.write_bytes(raw)

@@ -67,7 +67,13 @@ def test_a_file_that_shrinks_while_open_is_an_error_not_garbage(files):
 def test_a_stack_indexed_is_a_stack(make_data):
     data = make_data(7)
     mask = torch.tensor([True, False, True, False, False, True, False])
-    for index, where in ((slice(1, 6, 2), [1, 3, 5]), ([4, 2], [4, 2]), (np.array([6]), [6]), (mask, [0, 2, 5]), (3, [3])):
+    for index, where in (
+        (slice(1, 6, 2), [1, 3, 5]),
+        ([4, 2], [4, 2]),
+        (np.array([6]), [6]),
+        (mask, [0, 2, 5]),
+        (3, [3]),
+    ):
         part = data.stack[index]
         np.testing.assert_array_equal(part.images().numpy(), data.images[where])
         assert torch.equal(part.poses.rotation, data.stack.poses.rotation[where])

@@ -17,7 +17,9 @@ from cryorecon.geometry import rotations
 def star_text(columns, rows, block="", optics=None):
     text = ""
     if optics:
-        text += "data_optics\n\nloop_\n" + "".join(f"_{c}\n" for c in optics) + " ".join(map(str, optics.values())) + "\n\n"
+        text += (
+            "data_optics\n\nloop_\n" + "".join(f"_{c}\n" for c in optics) + " ".join(map(str, optics.values())) + "\n\n"
+        )
     return text + f"data_{block}\n\nloop_\n" + "".join(f"_{c}\n" for c in columns) + "\n".join(rows) + "\n"
 
 
@@ -51,13 +53,23 @@ def test_optics_groups_are_made_where_voltages_differ(make_data, tmp_path):
     data.stack.optics.parameters[::2, 3] = 200.0
     write_star(data.star, data.stack)
     assert len(starfile.read(data.star, always_dict=True)["optics"]) == 2
-    torch.testing.assert_close(load_particles(data.star).optics.parameters, data.stack.optics.parameters, atol=1e-3, rtol=1e-6)
+    torch.testing.assert_close(
+        load_particles(data.star).optics.parameters, data.stack.optics.parameters, atol=1e-3, rtol=1e-6
+    )
 
 
 def test_old_stars_have_shifts_in_pixels_and_a_magnification(make_data):
     data = make_data(3, apix=2.5)
-    columns = ["rlnImageName", "rlnDetectorPixelSize", "rlnMagnification", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi",
-               "rlnOriginX", "rlnOriginY"]
+    columns = [
+        "rlnImageName",
+        "rlnDetectorPixelSize",
+        "rlnMagnification",
+        "rlnAngleRot",
+        "rlnAngleTilt",
+        "rlnAnglePsi",
+        "rlnOriginX",
+        "rlnOriginY",
+    ]
     rows = [f"{i}@images.mrcs 5.0 20000 10 20 30 {i} -{i}" for i in (2, 3, 1)]
     for block in ("", "images", "particles"):
         (data.folder / "old.star").write_text(star_text(columns, rows, block))
@@ -99,7 +111,14 @@ def test_names_with_blanks(make_data, tmp_path):
 
 def test_negative_b_factors_of_warp_are_turned(make_data):
     data = make_data(2)
-    head = ["rlnImageName", "rlnDefocusU", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnCtfBfactor"]
+    head = [
+        "rlnImageName",
+        "rlnDefocusU",
+        "rlnVoltage",
+        "rlnSphericalAberration",
+        "rlnAmplitudeContrast",
+        "rlnCtfBfactor",
+    ]
     for values, expected in (((-8, -4), [8, 4]), ((-1, 3), [-1, 3]), ((0, 0), [0, 0])):
         rows = [f"{i + 1}@images.mrcs 9000 300 2.7 0.1 {b}" for i, b in enumerate(values)]
         (data.folder / "b.star").write_text(star_text(head, rows))
@@ -133,10 +152,28 @@ def test_our_mark_of_white_protein_keeps_images_from_being_inverted(make_data):
     assert load_particles(data.star, invert=True).sign == -1
 
 
-TILT_HEAD = ["rlnTomoName", "rlnImageName", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst",
-             "rlnOriginZAngst", "rlnTomoVisibleFrames", "rlnOpticsGroup", "rlnRandomSubset"]
-TILT_OPTICS = {"rlnOpticsGroup": 1, "rlnVoltage": 300, "rlnSphericalAberration": 2.7, "rlnAmplitudeContrast": 0.07,
-               "rlnImagePixelSize": 2.5, "rlnImageSize": 8, "rlnCtfDataAreCtfPremultiplied": 1}
+TILT_HEAD = [
+    "rlnTomoName",
+    "rlnImageName",
+    "rlnAngleRot",
+    "rlnAngleTilt",
+    "rlnAnglePsi",
+    "rlnOriginXAngst",
+    "rlnOriginYAngst",
+    "rlnOriginZAngst",
+    "rlnTomoVisibleFrames",
+    "rlnOpticsGroup",
+    "rlnRandomSubset",
+]
+TILT_OPTICS = {
+    "rlnOpticsGroup": 1,
+    "rlnVoltage": 300,
+    "rlnSphericalAberration": 2.7,
+    "rlnAmplitudeContrast": 0.07,
+    "rlnImagePixelSize": 2.5,
+    "rlnImageSize": 8,
+    "rlnCtfDataAreCtfPremultiplied": 1,
+}
 
 
 def tilt_series(folder, *, all_tilts_stored):
@@ -149,12 +186,25 @@ def tilt_series(folder, *, all_tilts_stored):
         rows.append(f"TS_1 p{i}.mrcs 10 20 30 4 5 6 {flag} 1 {i + 1}")
     (folder / "run.star").write_text(star_text(TILT_HEAD, rows, "particles", TILT_OPTICS))
     angles = np.deg2rad([-60, 0, 60])
-    lines = [f"[{np.cos(a):.9f},0,{np.sin(a):.9f},0] [0,1,0,0] [{-np.sin(a):.9f},0,{np.cos(a):.9f},0] {9000 + 1000 * i} 8000 30 0.5"
-             for i, a in enumerate(angles)]
-    head = ["rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnCtfScalefactor"]
+    lines = [
+        f"[{np.cos(a):.9f},0,{np.sin(a):.9f},0] [0,1,0,0] [{-np.sin(a):.9f},0,{np.cos(a):.9f},0] "
+        f"{9000 + 1000 * i} 8000 30 0.5"
+        for i, a in enumerate(angles)
+    ]
+    head = [
+        "rlnTomoProjX",
+        "rlnTomoProjY",
+        "rlnTomoProjZ",
+        "rlnDefocusU",
+        "rlnDefocusV",
+        "rlnDefocusAngle",
+        "rlnCtfScalefactor",
+    ]
     (folder / "run_tomograms.star").write_text(star_text(head, lines, "TS_1"))
     cos, sin = np.cos(angles), np.sin(angles)
-    return torch.tensor(np.stack([np.stack([cos, 0 * cos, sin], 1), [[0, 1, 0]] * 3, np.stack([-sin, 0 * cos, cos], 1)], 1))
+    return torch.tensor(
+        np.stack([np.stack([cos, 0 * cos, sin], 1), [[0, 1, 0]] * 3, np.stack([-sin, 0 * cos, cos], 1)], 1)
+    )
 
 
 @pytest.mark.parametrize("all_tilts_stored", [True, False])
@@ -184,10 +234,14 @@ def test_relion5_tilt_series(tmp_path, all_tilts_stored):
 def test_subtomogram_angles_come_between_tilt_and_particle(tmp_path):
     projections = tilt_series(tmp_path, all_tilts_stored=True)
     text = (tmp_path / "run.star").read_text().replace("_rlnRandomSubset", "_rlnTomoSubtomogramRot")
-    text = text.replace("rlnTomoSubtomogramRot\n", "rlnTomoSubtomogramRot\n_rlnTomoSubtomogramTilt\n_rlnTomoSubtomogramPsi\n")
+    text = text.replace(
+        "rlnTomoSubtomogramRot\n", "rlnTomoSubtomogramRot\n_rlnTomoSubtomogramTilt\n_rlnTomoSubtomogramPsi\n"
+    )
     (tmp_path / "run.star").write_text(text.replace("] 1 1\n", "] 1 40 50 60\n").replace("] 1 2\n", "] 1 40 50 60\n"))
     stack = load_particles(tmp_path / "run.star")
-    sub, particle = (rotations.from_euler(torch.deg2rad(torch.tensor(a))) for a in ([40.0, 50.0, 60.0], [10.0, 20.0, 30.0]))
+    sub, particle = (
+        rotations.from_euler(torch.deg2rad(torch.tensor(a))) for a in ([40.0, 50.0, 60.0], [10.0, 20.0, 30.0])
+    )
     tilt = projections[[0, 1, 2, 1, 2]].float()
     torch.testing.assert_close(stack.poses.rotation, tilt @ sub @ particle)
     torch.testing.assert_close(stack.poses.shift, (tilt @ sub @ torch.tensor([4.0, 5.0, 6.0]))[:, :2])
@@ -203,17 +257,20 @@ def test_real_tilt_series(shared_data):
     assert len(load_particles(f"{base}_optimisation_set.star")) == 1430
 
 
-@pytest.mark.parametrize(("name", "n", "box", "apix", "ctf", "poses", "half"), [
-    ("relion13_ap_s_c2d.star.gz", 8915, None, 3.54, True, True, False),
-    ("relion2_helical_data_test.star", 274, None, 1.52, True, True, True),
-    ("relion30_PfCRT_data_images.star", 5, None, 1.035, False, True, True),
-    ("relion31_betagal10204_particles.star.gz", 4501, 256, 1.244531, True, True, False),
-    ("relion31_inter_noOpticsGroupName.star", 1, 400, 1.04, True, True, True),
-    ("relion31_isecc_zernike_magmat_cs0.star", 1, 300, 1.1, True, True, True),
-    ("relion31_refine3d_run_it016_data.star.gz", 4748, 256, 1.244835, True, True, True),
-    ("relion31_scipion_input_particles.star", 10, 128, 3.0, True, False, False),
-    ("sphire_TcdA1-0187.star", 22, None, 1.14, True, False, False),
-])
+@pytest.mark.parametrize(
+    ("name", "n", "box", "apix", "ctf", "poses", "half"),
+    [
+        ("relion13_ap_s_c2d.star.gz", 8915, None, 3.54, True, True, False),
+        ("relion2_helical_data_test.star", 274, None, 1.52, True, True, True),
+        ("relion30_PfCRT_data_images.star", 5, None, 1.035, False, True, True),
+        ("relion31_betagal10204_particles.star.gz", 4501, 256, 1.244531, True, True, False),
+        ("relion31_inter_noOpticsGroupName.star", 1, 400, 1.04, True, True, True),
+        ("relion31_isecc_zernike_magmat_cs0.star", 1, 300, 1.1, True, True, True),
+        ("relion31_refine3d_run_it016_data.star.gz", 4748, 256, 1.244835, True, True, True),
+        ("relion31_scipion_input_particles.star", 10, 128, 3.0, True, False, False),
+        ("sphire_TcdA1-0187.star", 22, None, 1.14, True, False, False),
+    ],
+)
 def test_real_stars_of_every_age(shared_data, name, n, box, apix, ctf, poses, half):
     meta = read_metadata(shared_data / "metadata" / name)
     assert (len(meta), meta.box) == (n, box)
@@ -224,7 +281,9 @@ def test_real_stars_of_every_age(shared_data, name, n, box, apix, ctf, poses, ha
 def test_real_images_load_with_their_own_pickles_or_star_alike(shared_data):
     folder = shared_data / "sim_truth/ribosome50S_10076_DE"
     a = load_particles(folder / "10076_classD_32_sim.star")
-    b = load_particles(folder / "10076_classD_32_sim.mrcs", poses=folder / "pose_classD.pkl", ctf=folder / "ctf_classD.pkl")
+    b = load_particles(
+        folder / "10076_classD_32_sim.mrcs", poses=folder / "pose_classD.pkl", ctf=folder / "ctf_classD.pkl"
+    )
     torch.testing.assert_close(a.poses.rotation, b.poses.rotation, atol=1e-5, rtol=0)
     torch.testing.assert_close(a.poses.shift, b.poses.shift, atol=1e-4, rtol=0)
     torch.testing.assert_close(a.optics.parameters[:, :7], b.optics.parameters[:, :7])

@@ -29,6 +29,9 @@ def gaussian_posterior(gram: Tensor, vector: Tensor, variance: Tensor) -> tuple[
 class DiscretePrior(nn.Module):
     """A distribution of z on atoms: ``atoms (M, d)``, ``log_weight (M,)``; fitted by expectation-maximisation."""
 
+    atoms: Tensor
+    log_weight: Tensor
+
     def __init__(self, atoms: Tensor, log_weight: Tensor):
         super().__init__()
         self.register_buffer("atoms", atoms)
@@ -78,6 +81,9 @@ class Posterior(nn.Module):
     (default: ones). limit: band in Fourier pixels within which
     images speak of z (default: all). chunk: images whose component slices are held at once.
     """
+
+    volume: VoxelGrid
+    variance: Tensor
 
     def __init__(self, volume: VoxelGrid, grid: Grid, limit: float | None = None, prior: DiscretePrior | None = None,
                  variance: Tensor | None = None, chunk: int = 64):

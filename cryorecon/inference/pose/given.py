@@ -11,6 +11,9 @@ from cryorecon.inference.hypotheses import Hypotheses
 class Given(nn.Module):
     """One hypothesis an image: rotation ``(N, 3, 3)`` and shift ``(N, 2)`` in Å of the whole stack, by image id."""
 
+    rotation: Tensor
+    shift: Tensor
+
     def __init__(self, rotation: Tensor, shift: Tensor):
         super().__init__()
         self.register_buffer("rotation", rotation)

@@ -16,6 +16,9 @@ class Refine(nn.Module):
     ``w`` is stored in units of a pixel's arc at the particle's rim, ``u`` in pixels, so that one step size suits both.
     """
 
+    rotation: Tensor
+    shift: Tensor
+
     def __init__(self, rotation: Tensor, shift: Tensor, apix: float, box: int):
         super().__init__()
         self.register_buffer("rotation", rotation)

@@ -1,0 +1,145 @@
+"""A training run as the terminal sees it: bar, lines, log, and how it ends. ``train_vae`` and ``train_nn`` share this."""
+
+import argparse
+import errno
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from cryorecon.cli.options import changes, given
+from cryorecon.errors import InputError
+from cryorecon.training.config import RunConfig
+
+if TYPE_CHECKING:
+    from cryorecon.training.fit import Record
+    from cryorecon.training.run_directory import RunDirectory
+
+UNITS = {"apix": ("", " Å/px"), "box": ("", " px"), "resolution_A": ("resolution ", " Å"), "images": ("", " images"),
+         "particles": ("", " particles")}  # fmt: skip
+
+
+class Console:
+    """Lines on stderr and, with the time, in ``run.log``; a bar below them where stderr is a terminal.
+
+    log: path of ``run.log``. epochs: of the whole run. done: those behind it.
+    """
+
+    def __init__(self, log: Path, epochs: int, done: int = 0):
+        self.log, self.epochs, self.done = log, epochs, done
+        self.images = self.per_particle = 0.0
+        self.seen = 0
+        self.bar: tqdm | None = None
+        self.began = time.monotonic()
+
+    def line(self, text: str) -> None:
+        """One line, here and in the log."""
+        tqdm.write(text, file=sys.stderr)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """One line of the log."""
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
+    def stage(self, name: str, values: dict[str, float]) -> None:
+        """A stage before the network."""
+        if name == "particles":
+            self.images, self.per_particle = values["images"], values["images"] / values["particles"]
+        self.line(described(name, values))
+
+    def record(self, record: "Record") -> None:
+        """Progress of the network."""
+        if self.bar is None:
+            self.began = time.monotonic()
+            self.bar = tqdm(total=int(self.images) * (self.epochs - self.done), unit="img", disable=None,
+                            dynamic_ncols=True, smoothing=0.05)
+        now = (record.epoch - 1 - self.done) * int(self.images) + round(record.particles * self.per_particle)
+        now = min(now, (record.epoch - self.done) * int(self.images))
+        means = record.means()
+        self.bar.set_description(f"epoch {record.epoch}/{self.epochs}", refresh=False)
+        self.bar.set_postfix_str(f"loss {means['energy']:.4f}", refresh=False)
+        self.bar.update(now - self.seen)
+        self.seen = now
+        if record.done:
+            rate = now / max(time.monotonic() - self.began, 1e-9)
+            left = (self.epochs - record.epoch) * self.images / rate
+            self.line(f"epoch {record.epoch}/{self.epochs}: loss {means['energy']:.5f} nats a point, kl {means['kl']:.4g}, "
+                      f"{rate:.0f} images/s, {tqdm.format_interval(left)} left")
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def described(stage: str, values: dict[str, float]) -> str:
+    """What a stage reports, as a line."""
+    parts = []
+    for key, value in values.items():
+        before, after = UNITS.get(key, (key.replace("_", " ") + " ", ""))
+        parts.append(before + (f"{value:,}" if isinstance(value, int) else f"{value:.4g}") + after)
+    return f"{stage}: " + ", ".join(parts)
+
+
+def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDirectory":
+    """Train as ``args`` say, afresh or from the last checkpoint; ``preset``: fields that subcommand ``name`` settles.
+
+    Raises
+    ------
+    InputError: bad input of any kind, a full disk. KeyboardInterrupt: with a message that says how to continue.
+    """
+    from cryorecon.training.run_directory import RunDirectory
+    from cryorecon.training.train import train
+
+    directory = RunDirectory(args.outdir)
+    command = ["cryorecon", *sys.argv[1:]]
+    resume = args.resume or args.load is not None
+    table = given(args)
+    done = 0
+    if resume:
+        saved = directory.config()
+        other = "train_nn" if saved.zdim == 0 else "train_vae"
+        if name != other:
+            raise InputError(f"{args.outdir}: expected a run of {name}, found one of {other}; resume it with that command")
+        done = max(directory.epochs(), default=0)
+        config = replace(saved, **changes(saved, preset | table, done))
+    else:
+        config = RunConfig(**preset | table)
+    console = Console(directory.path / "run.log", config.epochs, done)
+    with nullcontext() if resume else directory.begun(config, command):
+        if resume and config != saved:
+            directory.write_config(config, command)
+        with _ending(directory, console, f"cryorecon {name} {shlex.quote(args.particles)} -o {shlex.quote(args.outdir)}"):
+            console.note(" ".join(map(shlex.quote, command)))
+            if resume:
+                console.line(f"resumed after epoch {done}")
+            for record in train(config, directory, resume, console.stage):
+                console.record(record)
+    return directory
+
+
+@contextmanager
+def _ending(directory: "RunDirectory", console: Console, command: str) -> Iterator[None]:
+    """Turns an interrupt and a full disk into a line that says how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if not interrupted and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        epochs = directory.epochs()
+        how = (f"stopped after epoch {epochs[-1]}; continue with: {command} --resume" if epochs
+               else "stopped before the first checkpoint; begin again with the same command")
+        if interrupted:
+            raise KeyboardInterrupt(how) from None
+        raise InputError(f"{error.filename or directory.path}: expected room to write, found no space left on the device; "
+                         f"{how} when there is room") from error
+    finally:
+        console.close()

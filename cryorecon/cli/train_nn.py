@@ -1,0 +1,35 @@
+"""One map of particles with known poses: a closed-form consensus and a network that stands on it.
+
+Writes reconstruct.N.mrc (by the network, symmetrised where --symmetry says so), the consensus map with its unfiltered
+half maps, weights.N.pt, metrics.jsonl and run.log. Ctrl-C is safe: the same command with --resume goes on.
+
+    cryorecon train_nn particles.star -n 5 --symmetry D2 -o out
+    cryorecon eval_fsc out/half_map_a.mrc out/half_map_b.mrc
+"""
+
+import argparse
+
+from cryorecon.cli import options
+
+
+def add_args(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``train_nn``."""
+    options.add_data(parser)
+    options.add_volume(parser)
+    options.add_training(parser)
+    options.add_symmetry(options.add_maps(parser))
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train.
+
+    Raises
+    ------
+    InputError: bad input. KeyboardInterrupt: with a message that says how to continue.
+    """
+    from cryorecon.cli.session import run
+
+    directory = run(args, "train_nn", {"zdim": 0, "conformation": "fixed"})
+    epoch, out = directory.epochs()[-1], directory.path
+    print(f"map      {out / f'reconstruct.{epoch}.mrc'}\nweights  {out / f'weights.{epoch}.pt'}")
+    print(f"others   {out / 'consensus.mrc'}, half_map_a.mrc, half_map_b.mrc")

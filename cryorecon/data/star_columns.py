@@ -1,0 +1,182 @@
+"""A star file's blocks and what its columns mean, in the package's units.
+
+Angles are degrees in files. Old files (RELION 1.3 to 3.0) keep everything in one block, with the pixel size as detector
+pixel over magnification; since 3.1 what images share lies in an optics block.
+"""
+
+import gzip
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryorecon.data.files import require_file
+from cryorecon.errors import InputError
+from cryorecon.geometry import rotations
+from cryorecon.imaging.ctf import Optics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WHITE_COLUMN = "cryoreconProteinIsWhite"  # our mark in the optics block of prepared images
+TILT_COLUMNS = ("cryoreconTiltRot", "cryoreconTiltTilt", "cryoreconTiltPsi")  # Euler angles of T, as we write them
+_TEXT_COLUMNS = ["rlnImageName", "rlnMicrographName", "rlnGroupName", "rlnOpticsGroupName", "rlnTomoName",
+                 "rlnTomoParticleName", "rlnTomoVisibleFrames"]
+
+
+def read_blocks(path: str | Path) -> dict:
+    """All blocks of a star file (``.gz`` too): a frame for each loop, a dictionary for each list of values.
+
+    Raises :class:`InputError` where there is none or a row is broken.
+    """
+    import starfile
+
+    path = require_file(path, "a star file")
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    try:
+        if zipped:
+            with tempfile.NamedTemporaryFile(suffix=".star") as plain, gzip.open(path, "rb") as packed:
+                plain.write(packed.read())
+                plain.flush()
+                blocks = starfile.read(plain.name, always_dict=True, parse_as_string=_TEXT_COLUMNS)
+        else:
+            blocks = starfile.read(path, always_dict=True, parse_as_string=_TEXT_COLUMNS)
+    except (ValueError, EOFError, OSError) as error:  # pandas' parser errors are ValueErrors
+        text = str(error).strip().splitlines()[-1]
+        raise InputError(f"{path}: expected a star file, found one that can't be read ({text}); check its "
+                         "rows") from error
+    if not blocks:
+        raise InputError(f"{path}: expected a star file, found no data_ block in it; check that it is one")
+    return blocks
+
+
+def particle_block(blocks: dict, path: Path) -> str:
+    """Name of the block that lists the particles. Raises :class:`InputError` where there is none."""
+    import pandas as pd
+
+    frames = {name: block for name, block in blocks.items() if isinstance(block, pd.DataFrame) and name != "optics"}
+    known = [name for name in ("particles", "images", "") if name in frames]
+    named = known or [name for name, block in frames.items() if "rlnImageName" in block or "rlnAngleRot" in block]
+    if not named or not len(frames[named[0]]):
+        raise InputError(f"{path}: expected a block of particles, found "
+                         f"{', '.join(map(repr, [*blocks][:5])) or 'none'}; give the star that lists the particles")
+    return named[0]
+
+
+def particle_frame(blocks: dict, path: Path) -> "pd.DataFrame":
+    """The particles' frame with the columns of their optics groups joined in (particles' own columns win)."""
+    import pandas as pd
+
+    frame = blocks[particle_block(blocks, path)]
+    if "optics" not in blocks:
+        return frame
+    optics = blocks["optics"]
+    optics = pd.DataFrame([optics]) if isinstance(optics, dict) else optics
+    if "rlnOpticsGroup" not in optics or "rlnOpticsGroup" not in frame:
+        raise InputError(f"{path}: expected a column rlnOpticsGroup in the optics and particle blocks, found it "
+                         "missing")
+    where = pd.Index(optics["rlnOpticsGroup"]).get_indexer(frame["rlnOpticsGroup"])
+    if (where < 0).any():
+        group = frame["rlnOpticsGroup"].iloc[int(np.flatnonzero(where < 0)[0])]
+        raise InputError(f"{path}: expected every particle's optics group in the optics block, found group {group} "
+                         "undefined")
+    extra = {name: optics[name].to_numpy()[where] for name in optics.columns if name not in frame}
+    return pd.concat([frame, pd.DataFrame(extra, index=frame.index)], axis=1)
+
+
+def numbers(frame: "pd.DataFrame", name: str, path: Path) -> np.ndarray:
+    """A column as float64 ``(N,)``. Raises :class:`InputError` where a value isn't a finite number."""
+    import pandas as pd
+
+    values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise InputError(f"{path}: expected numbers in {name}, found {frame[name].iloc[bad[0]]!r} in row {bad[0] + 1} "
+                         f"({len(bad)} such rows); correct or remove them")
+    return values
+
+
+def optics_of(frame: "pd.DataFrame", path: Path) -> tuple[Optics | None, tuple[str, ...]]:
+    """CTF of each row, and the columns that it lacks where defocus alone is given; (None, ()) without defocus."""
+    if "rlnDefocusU" not in frame:
+        return None, ()
+    lacking = tuple(n for n in ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast") if n not in frame)
+    if lacking:
+        return None, lacking
+
+    def column(name: str, default: float = 0.0) -> Tensor:
+        values = numbers(frame, name, path) if name in frame else np.full(len(frame), default)
+        return torch.from_numpy(values)
+
+    defocus = column("rlnDefocusU")
+    return Optics.from_columns(
+        len(frame), defocus_u=defocus, defocus_v=column("rlnDefocusV") if "rlnDefocusV" in frame else defocus,
+        astigmatism=torch.deg2rad(column("rlnDefocusAngle")), voltage=column("rlnVoltage"),
+        cs=column("rlnSphericalAberration"), amplitude_contrast=column("rlnAmplitudeContrast"),
+        phase_shift=torch.deg2rad(column("rlnPhaseShift")), b_factor=_decay(column("rlnCtfBfactor")),
+        scale=column("rlnCtfScalefactor", 1.0),
+    ), ()
+
+
+def half_sets(frame: "pd.DataFrame") -> np.ndarray | None:
+    """``rlnRandomSubset`` as ``(N,)`` in {1, 2}; None where absent or something else."""
+    if "rlnRandomSubset" not in frame:
+        return None
+    values = frame["rlnRandomSubset"].to_numpy()
+    return values.astype(np.int64) if np.isin(values, (1, 2)).all() else None
+
+
+def premultiplied(frame: "pd.DataFrame", path: Path) -> bool:
+    """Whether the images are multiplied by their CTF; :class:`InputError` where only some are."""
+    if "rlnCtfDataAreCtfPremultiplied" not in frame:
+        return False
+    values = numbers(frame, "rlnCtfDataAreCtfPremultiplied", path) > 0
+    if values.any() != values.all():
+        raise InputError(f"{path}: expected all images CTF-premultiplied or none, found {values.sum()} of "
+                         f"{len(values)}; use one kind of optics group at a time")
+    return bool(values.all())
+
+
+def is_white(frame: "pd.DataFrame") -> bool:
+    """Whether our own mark says that protein is white in these images."""
+    return WHITE_COLUMN in frame and bool((frame[WHITE_COLUMN].to_numpy() == 1).all())
+
+
+def euler_rotations(frame: "pd.DataFrame", path: Path, names: tuple[str, str, str]) -> Tensor:
+    """Rotations ``(N, 3, 3)`` float64 of three columns of Euler angles in degrees."""
+    angles = np.stack([numbers(frame, name, path) for name in names], 1)
+    return rotations.from_euler(torch.from_numpy(np.deg2rad(angles)))
+
+
+def pixel_size(frame: "pd.DataFrame", path: Path) -> np.ndarray | None:
+    """Å/px ``(N,)``: the optics group's, else detector pixel over magnification (10,000 where only the former is
+    given)."""
+    for name in ("rlnImagePixelSize", "rlnPixelSize"):
+        if name in frame:
+            return numbers(frame, name, path)
+    if "rlnDetectorPixelSize" not in frame:
+        return None
+    magnification = numbers(frame, "rlnMagnification", path) if "rlnMagnification" in frame else 1e4
+    return numbers(frame, "rlnDetectorPixelSize", path) * 1e4 / magnification
+
+
+def box_of(frame: "pd.DataFrame", path: Path) -> int | None:
+    """``rlnImageSize``; None where absent, :class:`InputError` where optics groups differ."""
+    if "rlnImageSize" not in frame:
+        return None
+    sizes = np.unique(numbers(frame, "rlnImageSize", path))
+    if len(sizes) > 1:
+        raise InputError(f"{path}: expected one image size, found {', '.join(f'{s:g}' for s in sizes)} px in its "
+                         "optics groups; bring them to one box first (relion_image_handler or cryorecon preprocess on "
+                         "each group)")
+    return int(sizes[0])
+
+
+def _decay(b_factor: Tensor) -> Tensor:
+    """B-factors whose envelope falls. M and Warp write minus 4 Å^2 for each e/Å^2: where all are negative the sign is
+    turned."""
+    return -b_factor if bool((b_factor < 0).any()) and bool((b_factor <= 0).all()) else b_factor
