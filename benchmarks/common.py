@@ -1,4 +1,5 @@
-"""What the benchmarks share: child processes measured from outside, the machine, tables, JSON and the peer's environment.
+"""What the benchmarks share: child processes measured from outside, the machine, tables, JSON and the peer's
+environment.
 
 Imports the standard library alone. Linux lets a process inherit its parent's peak memory when it is started, so what
 measures must be smaller than what is measured.
@@ -47,7 +48,8 @@ class Measured:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """This process's environment with ``threads`` threads for every maths library, and this checkout's package first."""
+    """This process's environment with ``threads`` threads for every maths library, and this checkout's package
+    first."""
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     count = str(threads)
     return os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count,

@@ -123,7 +123,8 @@ def add_conformation(parser: Parser) -> None:
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of ``RunConfig`` that the command line names; paths absolute, so that a run can be opened from anywhere."""
+    """The fields of ``RunConfig`` that the command line names; paths absolute, so that a run can be opened from
+    anywhere."""
     table = {name: value for name, value in vars(args).items() if name in DEFAULTS}
     return table | {name: os.path.abspath(table[name]) for name in PATHS if table.get(name) is not None}
 

@@ -1,4 +1,5 @@
-"""A training run as the terminal sees it: bar, lines, log, and how it ends. ``train_vae`` and ``train_nn`` share this."""
+"""A training run as the terminal sees it: bar, lines, log, and how it ends. ``train_vae`` and ``train_nn`` share
+this."""
 
 import argparse
 import errno
@@ -107,7 +108,8 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
         saved = directory.config()
         other = "train_nn" if saved.zdim == 0 else "train_vae"
         if name != other:
-            raise InputError(f"{args.outdir}: expected a run of {name}, found one of {other}; resume it with that command")
+            raise InputError(f"{args.outdir}: expected a run of {name}, found one of {other}; resume it with "
+                             "that command")
         done = max(directory.epochs(), default=0)
         config = replace(saved, **changes(saved, preset | table, done))
     else:

@@ -88,6 +88,11 @@ def _poses(table: np.ndarray, alignment: str, path: Path, binning: float) -> tup
             return None, None
         held = sorted({name.split("/")[0] for name in fields if name.endswith("/pose")})
         raise InputError(f"{path}: expected poses under {alignment}, found {', '.join(held) or 'none'}")
+    needed = [f"{alignment}/shift"] + [f"{alignment}/class_posterior"] * (table[f"{alignment}/pose"].ndim == 3)
+    absent = [name for name in needed if name not in fields]
+    if absent:
+        raise InputError(f"{path}: expected {' and '.join(needed)} beside the poses, found {absent[0]} missing; export "
+                         "the particles with their alignments")
     pose, shift = table[f"{alignment}/pose"], table[f"{alignment}/shift"]
     if pose.ndim == 3:  # one pose for each class
         best = table[f"{alignment}/class_posterior"].argmax(1)

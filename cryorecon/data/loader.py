@@ -135,8 +135,8 @@ class Loader:
     def epoch(self, particles: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One pass in batches of whole particles; in random order where a generator is given.
 
-        Random order over a stack too large to cache is taken in blocks of neighbouring particles, so that a disk reads in
-        runs; blocks and their contents are both shuffled.
+        Random order over a stack too large to cache is taken in blocks of neighbouring particles, so that a disk
+        reads in runs; blocks and their contents are both shuffled.
         """
         n = self.n_particles
         if generator is None:

@@ -36,10 +36,12 @@ def read_star(path: str | Path, tomograms: str | Path | None = None, datadir: st
     blocks = cols.read_blocks(path)
     listed = next(iter(blocks.values()))
     if isinstance(listed, dict) and "rlnTomoParticlesFile" in listed:
-        tomograms = tomograms or path.parent / Path(listed["rlnTomoTomogramsFile"]).name
+        if tomograms is None and "rlnTomoTomogramsFile" in listed:
+            tomograms = path.parent / Path(listed["rlnTomoTomogramsFile"]).name
         path = path.parent / Path(listed["rlnTomoParticlesFile"]).name
         blocks = cols.read_blocks(path)
     frame = cols.particle_frame(blocks, path).assign(**(overrides or {}))
+    cols.require_flat_images(frame, path)
     if "rlnTomoVisibleFrames" in frame:
         return read_tilt_series(frame, path, tomograms, datadir)
     stacks, file_index, number = _images(frame, path)

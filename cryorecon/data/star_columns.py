@@ -88,6 +88,21 @@ def particle_frame(blocks: dict, path: Path) -> "pd.DataFrame":
     return pd.concat([frame, pd.DataFrame(extra, index=frame.index)], axis=1)
 
 
+def require_columns(frame: "pd.DataFrame", names: tuple[str, ...], path: Path) -> None:
+    """Raise :class:`InputError` unless all these columns are there."""
+    absent = [name for name in names if name not in frame]
+    if absent:
+        raise InputError(f"{path}: expected columns {', '.join(names)}, found {', '.join(absent)} missing; give the "
+                         "whole star file")
+
+
+def require_flat_images(frame: "pd.DataFrame", path: Path) -> None:
+    """Raise :class:`InputError` for 3-D subtomograms."""
+    if "rlnImageDimensionality" in frame and (numbers(frame, "rlnImageDimensionality", path) == 3).any():
+        raise InputError(f"{path}: expected 2-D images, found 3-D subtomograms (rlnImageDimensionality 3); extract the "
+                         "particles as 2-D stacks (RELION 5, WarpTools)")
+
+
 def numbers(frame: "pd.DataFrame", name: str, path: Path) -> np.ndarray:
     """A column as float64 ``(N,)``. Raises :class:`InputError` where a value isn't a finite number."""
     import pandas as pd

@@ -23,6 +23,7 @@ from cryorecon.geometry import rotations
 if TYPE_CHECKING:
     import pandas as pd
 
+_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _CTF_COLUMNS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift", "rlnCtfScalefactor", "rlnCtfBfactor")
 
 
@@ -43,6 +44,7 @@ def read_tilt_series(frame: "pd.DataFrame", path: Path, tomograms: str | Path | 
     """
     import pandas as pd
 
+    cols.require_columns(frame, ("rlnTomoName", "rlnImageName", *_ANGLES), path)
     tomograms = _tomograms_path(path, tomograms)
     blocks = cols.read_blocks(tomograms)
     series = {str(name): _series(str(name), blocks, tomograms) for name in frame["rlnTomoName"].unique()}
@@ -54,7 +56,7 @@ def read_tilt_series(frame: "pd.DataFrame", path: Path, tomograms: str | Path | 
     images = frame.drop(columns=[name for name in columns if name in frame]).iloc[row].reset_index(drop=True)
     images = pd.concat([images, columns], axis=1)
     optics, lacking = cols.optics_of(images, path)
-    particle = cols.euler_rotations(frame, path, ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"))
+    particle = cols.euler_rotations(frame, path, _ANGLES)
     subtomogram = _subtomogram_rotation(frame, path)
     origin = (tilt @ (subtomogram @ _origin(frame, path).unsqueeze(-1))[row])[:, :2, 0]
     stacks, stack_of_row, _ = image_names(frame["rlnImageName"].to_numpy(dtype=object), path)

@@ -1,8 +1,8 @@
 """Centred Fourier transforms and band-limited resampling of images and volumes.
 
-Arrays have their origin at index ``D // 2`` of every axis, in real space and in centred Fourier space. The 2-D transform
-is orthonormal. The 3-D transform is scaled by ``1 / D`` alone, so that a central slice of a volume's transform *is* the
-orthonormal transform of its projection (the sum over z); see ``docs/conventions.md``.
+Arrays have their origin at index ``D // 2`` of every axis, in real space and in centred Fourier space. The 2-D
+transform is orthonormal. The 3-D transform is scaled by ``1 / D`` alone, so that a central slice of a volume's
+transform *is* the orthonormal transform of its projection (the sum over z); see ``docs/conventions.md``.
 """
 
 import torch

@@ -35,7 +35,8 @@ class Grid:
 
     def __init__(self, box: int, apix: float, device: torch.device | str = "cpu"):
         if box < 4 or apix <= 0:
-            raise InputError(f"expected a box of at least 4 px and a positive pixel size, found {box} px and {apix} Å/px")
+            raise InputError(f"expected a box of at least 4 px and a positive pixel size, found {box} px and "
+                             f"{apix} Å/px")
         self.box, self.apix, self.device = int(box), float(apix), torch.device(device)
         half = self.box // 2
         axis = torch.arange(-half, half + 1)

@@ -1,7 +1,7 @@
 r"""Rotations of SO(3) as ``(..., 3, 3)`` matrices acting on column vectors ``(x, y, z)``.
 
-A particle's rotation ``R`` turns the molecule, ``x' = R x``; the projection runs along z, so a slice samples the volume's
-transform at ``k3 = R^T (kx, ky, 0)``. ``R`` equals RELION's ``A(rot, tilt, psi)`` and cryoDRGN's ``rots``.
+A particle's rotation ``R`` turns the molecule, ``x' = R x``; the projection runs along z, so a slice samples the
+volume's transform at ``k3 = R^T (kx, ky, 0)``. ``R`` equals RELION's ``A(rot, tilt, psi)`` and cryoDRGN's ``rots``.
 """
 
 import math
@@ -12,8 +12,8 @@ from torch import Tensor
 
 
 def from_euler(angles: Tensor) -> Tensor:
-    r"""RELION's ``A`` from ``(..., 3)`` Euler angles ``(rot, tilt, psi)`` in radians, ZYZ: ``A = Rz(psi) Ry(tilt) Rz(rot)``
-    with RELION's (passive) sign; see ``docs/conventions.md``."""
+    r"""RELION's ``A`` from ``(..., 3)`` Euler angles ``(rot, tilt, psi)`` in radians, ZYZ: ``A = Rz(psi) Ry(tilt)
+    Rz(rot)`` with RELION's (passive) sign; see ``docs/conventions.md``."""
     ca, cb, cg = angles.cos().unbind(-1)
     sa, sb, sg = angles.sin().unbind(-1)
     rows = (

@@ -4,8 +4,8 @@ r"""Contrast transfer: a microscope's optics per image, and the CTF on a set of 
     c(k) = s\, e^{-B k^2 / 4} \left(\sqrt{1 - w^2} \sin\gamma + w \cos\gamma\right), \quad
     \gamma = \pi\lambda z(\theta) k^2 - \tfrac{\pi}{2} C_s \lambda^3 k^4 + \varphi
 
-with defocus :math:`z(\theta) = \tfrac12 (z_u + z_v + (z_u - z_v) \cos 2(\theta - \theta_0))`. RELION's sign: positive at
-low frequency, so white protein stays white. cryoDRGN's is its negative.
+with defocus :math:`z(\theta) = \tfrac12 (z_u + z_v + (z_u - z_v) \cos 2(\theta - \theta_0))`. RELION's sign:
+positive at low frequency, so white protein stays white. cryoDRGN's is its negative.
 """
 
 import math

@@ -18,7 +18,8 @@ def soft_sphere(box: int, radius: float, edge: float, dims: int = 3, device: tor
 
 
 def window(box: int, inner: float = 0.85, outer: float = 0.99) -> Tensor:
-    """cryoDRGN's image window: 1 to ``inner``, falling in a line to 0 at ``outer`` (fractions of ``D/2``), ``(D, D)``."""
+    """cryoDRGN's image window: 1 to ``inner``, falling in a line to 0 at ``outer`` (fractions of ``D/2``), ``(D,
+    D)``."""
     radius = radius_map(box, 2) / (box / 2)
     return ((outer - radius) / (outer - inner)).clamp(0, 1)
 
@@ -27,8 +28,9 @@ def from_map(density: Tensor, apix: float, threshold: float | None = None, lowpa
              dilate: float = 6.0, edge: float = 9.0) -> Tensor:
     """A soft solvent mask of a map ``(D, D, D)``.
 
-    The map is low-passed to ``lowpass`` Å, cut at ``threshold`` (default: five standard deviations of its outer rim above
-    that rim's mean, at most a fifth of the maximum), grown by ``dilate`` Å and given a raised-cosine edge of ``edge`` Å.
+    The map is low-passed to ``lowpass`` Å, cut at ``threshold`` (default: five standard deviations of its outer rim
+    above that rim's mean, at most a fifth of the maximum), grown by ``dilate`` Å and given a raised-cosine edge of
+    ``edge`` Å.
     """
     import numpy as np
     from scipy.ndimage import distance_transform_edt, label

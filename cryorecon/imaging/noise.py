@@ -10,8 +10,8 @@ from cryorecon.imaging.masks import radius_map
 def background_power(images: Tensor, grid: Grid, radius: float = 0.92) -> Tensor:
     """Noise power ``E|n(k)|^2`` per shell ``(n_shells,)`` from what lies outside the particle.
 
-    ``images``: ``(N, D, D)``; the particle is taken to lie within ``radius`` (fraction of ``D/2``). The outside's mean is
-    removed; its power is scaled by the area that the window keeps.
+    ``images``: ``(N, D, D)``; the particle is taken to lie within ``radius`` (fraction of ``D/2``). The outside's
+    mean is removed; its power is scaled by the area that the window keeps.
     """
     outside = (radius_map(grid.box, 2, images.device) > radius * grid.box / 2).to(images.dtype)
     mean = (images * outside).sum((-2, -1), keepdim=True) / outside.sum()

@@ -1,11 +1,11 @@
 r"""Closed-form expectation-maximisation of a linear family ``V_0 + sum_c z_c V_c`` (probabilistic PCA; ``d = 0``:
 weighted backprojection).
 
-E-step: hypotheses with weights and, where z is inferred, its Gaussian posterior. M-step: one small linear system at every
-lattice point (:mod:`cryorecon.volumes.backprojection`), solved for two half sets apart. Half-set FSCs of the masked maps
-set each component's Wiener filter, ``2 F / (1 + F)`` by shell, so that components that only fit noise die out. After every
-pass the latent space is recentred, scaled to unit variance and turned to principal axes (parameter-expanded EM: Liu,
-Rubin & Wu 1998), which makes a handful of passes enough.
+E-step: hypotheses with weights and, where z is inferred, its Gaussian posterior. M-step: one small linear system at
+every lattice point (:mod:`cryorecon.volumes.backprojection`), solved for two half sets apart. Half-set FSCs of the
+masked maps set each component's Wiener filter, ``2 F / (1 + F)`` by shell, so that components that only fit noise
+die out. After every pass the latent space is recentred, scaled to unit variance and turned to principal axes
+(parameter-expanded EM: Liu, Rubin & Wu 1998), which makes a handful of passes enough.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,14 +31,14 @@ RIDGE = 0.02  # of a shell's mean weight: only keeps points that no slice came n
 class LinearEM:
     """One M-step a pass over the data, two half sets apart.
 
-    Conformations of one half set are inferred with the other half's volume (cross-fitting): no image meets its own noise
-    in the map that judges it, so the half-set FSCs stay honest and the two latent spaces stay aligned.
+    Conformations of one half set are inferred with the other half's volume (cross-fitting): no image meets its own
+    noise in the map that judges it, so the half-set FSCs stay honest and the two latent spaces stay aligned.
 
     Parameters
     ----------
     grid: the images' grid. half: ``(N,)`` half-set of each image, 1 or 2. limit: band of this pass in Fourier pixels.
-    mask: real-space mask ``(D, D, D)`` by which maps are multiplied. volumes: the linear volume of each half set, updated
-    when the pass ends. conformations: treatments of z for images of half set 1 and 2. symmetry: point group.
+    mask: real-space mask ``(D, D, D)`` by which maps are multiplied. volumes: the linear volume of each half set,
+    updated when the pass ends. conformations: treatments of z for images of half set 1 and 2. symmetry: point group.
     """
 
     def __init__(self, grid: Grid, half: Tensor, limit: float, mask: Tensor, volumes: tuple[VoxelGrid, VoxelGrid],
@@ -121,7 +121,8 @@ def moments(z: Tensor, cov: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def latent_frame(first: Tensor, second: Tensor, maps: Tensor) -> Tensor:
-    """Matrix ``(Q, Q)`` that takes maps to those of a latent of zero mean and unit variance, components by falling power.
+    """Matrix ``(Q, Q)`` that takes maps to those of a latent of zero mean and unit variance, components by falling
+    power.
 
     first ``(Q,)``, second ``(Q, Q)``: moments of ``(1, z)``. maps ``(Q, ...)``.
     """

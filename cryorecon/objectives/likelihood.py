@@ -34,9 +34,9 @@ def reduce(energy: Tensor, log_weight: Tensor, how: str) -> Tensor:
 class PointSampler:
     """Chooses the grid points that one gradient step looks at, and the factors that keep the energy unbiased.
 
-    Points within ``core`` (a fraction of the kept ones) are always taken; of the rest each is taken with one probability.
-    Neighbouring Fourier points of a particle smaller than its box say nearly the same, so a step on half of them costs half
-    and moves almost as well. ``fraction`` 1 takes all.
+    Points within ``core`` (a fraction of the kept ones) are always taken; of the rest each is taken with one
+    probability. Neighbouring Fourier points of a particle smaller than its box say nearly the same, so a step on
+    half of them costs half and moves almost as well. ``fraction`` 1 takes all.
     """
 
     def __init__(self, grid: Grid, limit: float, fraction: float = 1.0, core: float = 0.5):

@@ -20,8 +20,8 @@ def fit_encoder(encoder: Encoder, taught: Model, loader: Loader, batch_particles
     optimiser = torch.optim.Adam(encoder.parameters(), lr=lr)
     for number in range(passes):
         generator = stream(seed, -100 - number)
-        for batch in loader.epoch(max(batch_particles, 64), generator):
-            batch = batch.to(device)
+        for raw in loader.epoch(max(batch_particles, 64), generator):
+            batch = raw.to(device)
             with torch.no_grad():
                 target = taught.infer(batch)
             posed = taught.pose(Hypotheses.empty(len(batch), device), batch, taught.energy)

@@ -25,7 +25,8 @@ from cryorecon.volumes.voxel_grid import VoxelGrid
 
 @dataclass
 class Problem:
-    """The data side of a run: stack, grid (on the device), half-set of each image ``(N,)``, mask ``(D, D, D)``, device."""
+    """The data side of a run: stack, grid (on the device), half-set of each image ``(N,)``, mask ``(D, D, D)``,
+    device."""
 
     stack: ParticleStack
     grid: Grid
@@ -72,7 +73,8 @@ def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
         if config.uninvert:
             stack = stack.uninverted()
     if stack.poses is None:
-        raise InputError(f"{config.particles}: expected poses, found none; give --poses (a star, cs or CryoDRGN pickle)")
+        raise InputError(f"{config.particles}: expected poses, found none; give --poses (a star, cs or CryoDRGN "
+                         "pickle)")
     device = choose_device(config.device)
     grid = Grid(stack.box, stack.apix, device)
     if config.mask is None:
@@ -81,7 +83,8 @@ def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
     else:
         values, _ = read_volume(config.mask)
         if values.shape[-1] != stack.box:
-            raise InputError(f"{config.mask}: expected a mask of {stack.box}^3, the images' box, found {values.shape[-1]}^3")
+            raise InputError(f"{config.mask}: expected a mask of {stack.box}^3, the images' box, found "
+                             f"{values.shape[-1]}^3")
         mask = torch.from_numpy(values).to(device).clamp(0, 1)
     return Problem(stack, grid, half_sets(stack, config.seed), mask, device)
 

@@ -27,8 +27,9 @@ PRIOR_FROM = 4  # passes before the latent prior is learned: components must hav
 
 @dataclass(frozen=True)
 class Consensus:
-    """model: its volume holds the map, Wiener-filtered and masked. density ``(D, D, D)``: that map. halves ``(2, D, D, D)``: unfiltered. fsc ``(n_shells,)`` of the masked
-    half maps. resolved: first Fourier pixel at which it falls below 0.143."""
+    """model: its volume holds the map, Wiener-filtered and masked. density ``(D, D, D)``: that map. halves ``(2, D,
+    D, D)``: unfiltered. fsc ``(n_shells,)`` of the masked half maps. resolved: first Fourier pixel at which it falls
+    below 0.143."""
 
     model: Model
     density: Tensor
@@ -63,9 +64,10 @@ class LowRank:
     fsc: Tensor
 
 
-def low_rank(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, mask: Tensor, start: Consensus, z_dim: int,
-             atoms: int, seed: int, report: Report) -> LowRank:
+def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim: int, atoms: int, seed: int,
+             report: Report) -> LowRank:
     """Frequency-marched passes of cross-fitted probabilistic PCA with a learned latent prior."""
+    grid, pose = start.model.grid, start.model.pose
     generator = stream(seed, -1)
     top = max(min(start.resolved, grid.box / 2 - 1), 6.0)
     bands = [max(fraction * top, 6.0) for fraction, passes in SCHEDULE for _ in range(passes)]
@@ -92,8 +94,8 @@ def low_rank(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, ma
 
 
 def readable(volume: VoxelGrid, prior: DiscretePrior | None, fsc: Tensor) -> LowRank:
-    """Gives all components the first one's norm and moves the difference into z: its axes then carry each motion's share of
-    the maps' variance, and the first principal component of z is the largest motion."""
+    """Gives all components the first one's norm and moves the difference into z: its axes then carry each motion's
+    share of the maps' variance, and the first principal component of z is the largest motion."""
     values = volume.values.detach()
     norms = values[1:].abs().square().sum(1).sqrt().clamp(min=1e-12)
     share = norms / norms[0]
@@ -120,8 +122,8 @@ def learn_prior(loader: Loader, model: Model, halves: tuple[VoxelGrid, VoxelGrid
     grid = model.grid
     judges = [Posterior(volume, grid, volume.lattice.limit) for volume in (halves[1], halves[0])]
     grams, vectors, seen = [], [], 0
-    for batch in loader.epoch(500, generator):
-        batch = batch.to(grid.device)
+    for raw in loader.epoch(500, generator):
+        batch = raw.to(grid.device)
         for number, judge in enumerate(judges, 1):
             part = batch.at(torch.nonzero(half[batch.image] == number)[:, 0])
             if not len(part):
@@ -140,11 +142,12 @@ def learn_prior(loader: Loader, model: Model, halves: tuple[VoxelGrid, VoxelGrid
 def image_scales(loader: Loader, model: Model) -> Tensor:
     r"""Contrast of every image ``(N,)`` against the model's one volume: the posterior mean of a factor ``N(1, tau^2)``.
 
-    ``tau`` is what the scatter of the least-squares factors holds beyond their own errors; where that is nothing, all are 1.
+    ``tau`` is what the scatter of the least-squares factors holds beyond their own errors; where that is nothing,
+    all are 1.
     """
     factor, variance = torch.ones(len(loader.stack)), torch.ones(len(loader.stack))
-    for batch in loader.epoch(500):
-        batch = batch.to(model.grid.device)
+    for raw in loader.epoch(500):
+        batch = raw.to(model.grid.device)
         with torch.no_grad():
             seen = model.predict(model.infer(batch))[:, 0]
             power = (batch.power * seen.abs().square()).sum(1).clamp(min=1e-12)

@@ -13,14 +13,14 @@ class RunConfig:
     """Everything that determines a run.
 
     Data: particles, poses, ctf, ind, datadir, tomograms: paths; apix: Å/px override; uninvert: the other
-    contrast (see :func:`cryorecon.data.stack.contrast_sign`); window: soft circular window; noise: ``shells`` or ``white``.
-    Model: volume ``mlp`` or ``voxels``; conformation ``fixed``, ``encoder``, ``posterior`` or ``table``; pose ``given`` or
-    ``refine``; zdim; road ``lowrank`` (closed-form consensus and components first) or ``plain`` (network from scratch).
-    Network: width, layers, enc_width, enc_layers, encoding, features (None: half the box), feature_sigma.
-    Training: epochs, batch (particles), lr, beta (CryoDRGN's; None: 1 / zdim), points (fraction of Fourier points a step
-    sees), amp (bfloat16 products), checkpoint (epochs between), seed, device.
-    Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier pixels,
-    None: all), atoms (of the learned latent prior; 0: Gaussian).
+    contrast (see :func:`cryorecon.data.stack.contrast_sign`); window: soft circular window; noise: ``shells`` or
+    ``white``. Model: volume ``mlp`` or ``voxels``; conformation ``fixed``, ``encoder``, ``posterior`` or ``table``;
+    pose ``given`` or ``refine``; zdim; road ``lowrank`` (closed-form consensus and components first) or ``plain``
+    (network from scratch). Network: width, layers, enc_width, enc_layers, encoding, features (None: half the box),
+    feature_sigma. Training: epochs, batch (particles), lr, beta (CryoDRGN's; None: 1 / zdim), points (fraction of
+    Fourier points a step sees), amp (bfloat16 products), checkpoint (epochs between), seed, device.
+    Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
+    pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
     """
 
     particles: str
@@ -104,7 +104,8 @@ class RunConfig:
         try:
             table = yaml.safe_load(Path(path).read_text())
         except FileNotFoundError:
-            raise InputError(f"{path}: expected a run's configuration, found no file; is this a run directory?") from None
+            raise InputError(f"{path}: expected a run's configuration, found no file; is this a run "
+                             "directory?") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: expected YAML, found {str(error).splitlines()[0]}") from None
         if not isinstance(table, dict) or not isinstance(table.get("run"), dict):
@@ -112,7 +113,8 @@ class RunConfig:
         known = {f.name for f in fields(RunConfig)}
         unknown = sorted(set(table["run"]) - known)
         if unknown:
-            raise InputError(f"{path}: expected keys of this version, found {', '.join(unknown)}; use the version that made it")
+            raise InputError(f"{path}: expected keys of this version, found {', '.join(unknown)}; use the "
+                             "version that made it")
         try:
             return RunConfig(**table["run"])
         except TypeError as error:

@@ -1,7 +1,7 @@
 """The loop, in plain sight: for a batch, for each step of the objective, a gradient step or a closed-form one.
 
-Each pass draws its random numbers from a stream of its own, made from the run's seed and the pass's number; a run that is
-resumed at a pass's beginning therefore goes on bit for bit as if it had not stopped.
+Each pass draws its random numbers from a stream of its own, made from the run's seed and the pass's number; a run
+that is resumed at a pass's beginning therefore goes on bit for bit as if it had not stopped.
 """
 
 from collections.abc import Iterator
@@ -59,8 +59,8 @@ def fit(model: Model, objective: Objective, loader: Loader, optimisers: dict[str
         generator = stream(seed, epoch)
         model.train()
         record = Record(epoch)
-        for batch in loader.epoch(batch_particles, generator):
-            batch = batch.to(device)
+        for raw in loader.epoch(batch_particles, generator):
+            batch = raw.to(device)
             for step in objective.phases(model, batch):
                 if isinstance(step, ClosedForm):
                     record.add(step.accumulate())

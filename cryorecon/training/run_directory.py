@@ -62,7 +62,8 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: expected a folder for the run, found a file; give another name")
         if (self.path / "config.yaml").exists():
-            raise InputError(f"{self.path}: expected an empty or new folder, found another run; give another -o, or --resume")
+            raise InputError(f"{self.path}: expected an empty or new folder, found another run; give another "
+                             "-o, or --resume")
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_config(config, command)
 
@@ -113,7 +114,8 @@ class RunDirectory:
         """
         epochs = self.epochs()
         if not epochs:
-            raise InputError(f"{self.path}: expected weights.N.pt, found none; is this a run directory, and did it train?")
+            raise InputError(f"{self.path}: expected weights.N.pt, found none; is this a run directory, and did "
+                             "it train?")
         if epoch is not None and epoch not in epochs:
             raise InputError(f"{self.path}: expected one of the epochs {', '.join(map(str, epochs))}, found {epoch}")
         name = self.path / f"weights.{epochs[-1] if epoch is None else epoch}.pt"

@@ -32,7 +32,8 @@ from cryorecon.volumes.symmetry import symmetrise
 
 @dataclass
 class State:
-    """A run in memory: model, loader, the shapes that ``assemble`` needs, noise ``(n_shells,)``, scale ``(N,)``, epoch."""
+    """A run in memory: model, loader, the shapes that ``assemble`` needs, noise ``(n_shells,)``, scale ``(N,)``,
+    epoch."""
 
     model: Model
     loader: Loader
@@ -46,8 +47,8 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
           report: closed_form.Report = lambda stage, values: None, stack: ParticleStack | None = None) -> Iterator[Record]:
     """Run all stages into ``directory``; yields the network's progress, saves after every ``checkpoint`` passes.
 
-    ``report(stage, values)`` hears of the stages before the network. With ``resume`` the last checkpoint is where it goes
-    on; without one the stages begin anew. ``stack``: particles in memory instead of the configuration's files.
+    ``report(stage, values)`` hears of the stages before the network. With ``resume`` the last checkpoint is where it
+    goes on; without one the stages begin anew. ``stack``: particles in memory instead of the configuration's files.
     """
     problem = build.open_data(config, stack)
     report("particles", {"images": len(problem.stack), "particles": problem.stack.n_particles, "box": problem.stack.box,
@@ -95,7 +96,8 @@ def anneal(optimisers: dict[str, list[torch.optim.Optimizer]], config: RunConfig
 
 @dataclass(frozen=True)
 class FirstMap:
-    """loader: whitened by noise ``(n_shells,)``, contrast ``scale (N,)`` set. pose: its treatment. found: the consensus."""
+    """loader: whitened by noise ``(n_shells,)``, contrast ``scale (N,)`` set. pose: its treatment. found: the
+    consensus."""
 
     loader: Loader
     noise: Tensor
@@ -131,8 +133,7 @@ def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, re
     shape: dict[str, Any] = {"base_limit": 0.0, "atoms": 0}
     low: closed_form.LowRank | None = None
     if config.road == "lowrank" and config.zdim:
-        low = closed_form.low_rank(loader, grid, first.pose, problem.half, problem.mask, found, config.zdim, config.atoms,
-                                   config.seed, report)
+        low = closed_form.low_rank(loader, problem.half, problem.mask, found, config.zdim, config.atoms, config.seed, report)
         shape = {"base_limit": low.volume.lattice.limit, "atoms": 0 if low.prior is None else len(low.prior.atoms)}
     elif config.road == "lowrank":
         shape["base_limit"] = found.model.volume.lattice.limit
@@ -179,8 +180,8 @@ def latents(model: Model, loader: Loader) -> np.ndarray:
     model.eval()
     rows: list[Tensor] = []
     with torch.no_grad():
-        for batch in loader.epoch(256):
-            batch = batch.to(model.grid.device)
+        for raw in loader.epoch(256):
+            batch = raw.to(model.grid.device)
             found = model.infer(batch)
             first = torch.ones(len(batch), dtype=torch.bool)
             first[1:] = (batch.particle[1:] != batch.particle[:-1]).cpu()

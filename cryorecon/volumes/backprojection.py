@@ -2,8 +2,9 @@ r"""Closed-form volumes from slices: weighted normal equations of a linear famil
 
 With matched data ``y_1 = c y / sigma^2`` and power ``p = c^2 / sigma^2`` at known or weighted poses, minimising
 ``sum_n sum_k (p |a_n . V|^2 - 2 Re(conj(y_1) a_n . V)) + sum_q |V_q|^2 / tau_q^2`` over lattice values, where
-``a_n = (1, z_n)``, couples components but (diagonal approximation of trilinear insertion) not lattice points. Each point
-is a ``(Q, Q)`` system. ``Q = 1`` is weighted backprojection with a Wiener filter (Grigorieff 2007; Scheres 2012, eq. 5).
+``a_n = (1, z_n)``, couples components but (diagonal approximation of trilinear insertion) not lattice points. Each
+point is a ``(Q, Q)`` system. ``Q = 1`` is weighted backprojection with a Wiener filter (Grigorieff 2007; Scheres
+2012, eq. 5).
 """
 
 import torch

@@ -10,8 +10,8 @@ from cryorecon.geometry.grid import Grid, Selection
 class Volume(nn.Module):
     """A density with conformations.
 
-    Slices, not point queries: some volumes have cheaper ways than points. ``grid``: the images' grid. ``z_dim``: numbers that
-    describe a conformation, 0 for one structure.
+    Slices, not point queries: some volumes have cheaper ways than points. ``grid``: the images' grid. ``z_dim``:
+    numbers that describe a conformation, 0 for one structure.
     """
 
     grid: Grid
@@ -19,8 +19,8 @@ class Volume(nn.Module):
 
     @abstractmethod
     def slices(self, rotation: Tensor, z: Tensor, selection: Selection) -> Tensor:
-        """Central slices ``(B, K, P)`` complex at rotation ``(B|1, K, 3, 3)`` and ``z (B, K, d)``, at a selection of the
-        grid's points."""
+        """Central slices ``(B, K, P)`` complex at rotation ``(B|1, K, 3, 3)`` and ``z (B, K, d)``, at a selection of
+        the grid's points."""
 
     @abstractmethod
     def density(self, z: Tensor) -> Tensor:

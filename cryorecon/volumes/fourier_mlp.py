@@ -1,8 +1,9 @@
 r"""A coordinate network in Fourier space: ``V(k, z)`` as a residual MLP on positional encodings (CryoDRGN).
 
-Exactly Hermitian by construction: points with ``kz > 0`` are evaluated at ``-k`` and conjugated. The first layer is split,
-``W_k pe(k) + W_z z``, so that a conformation costs one small product an image instead of ``d`` more columns a point. A
-residual layer ``relu(x + W x + b)`` is computed as ``relu((1 + W) x + b)``: the same function, one product, no addition.
+Exactly Hermitian by construction: points with ``kz > 0`` are evaluated at ``-k`` and conjugated. The first layer is
+split, ``W_k pe(k) + W_z z``, so that a conformation costs one small product an image instead of ``d`` more columns a
+point. A residual layer ``relu(x + W x + b)`` is computed as ``relu((1 + W) x + b)``: the same function, one product,
+no addition.
 """
 
 import math

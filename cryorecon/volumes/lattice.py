@@ -16,7 +16,8 @@ from cryorecon.geometry.fourier import centred_crop_or_pad, centred_fft, centred
 
 
 class Lattice:
-    """Geometry of the half lattice for boxes of ``box`` px, reaching ``limit`` Fourier pixels, ``pad`` times oversampled.
+    """Geometry of the half lattice for boxes of ``box`` px, reaching ``limit`` Fourier pixels, ``pad`` times
+    oversampled.
 
     Attributes
     ----------
@@ -40,8 +41,9 @@ class Lattice:
     def corners(self, rotation: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Trilinear neighbours of slices' points.
 
-        rotation ``(N, 3, 3)``, points ``(P, 2)`` in Fourier pixels within the band. Returns indices ``(N P, 8)``, weights
-        ``(N P, 8)`` and ``sign (N P,)``: -1 where the point was mirrored into the kept half (conjugate the value there).
+        rotation ``(N, 3, 3)``, points ``(P, 2)`` in Fourier pixels within the band. Returns indices ``(N P, 8)``,
+        weights ``(N P, 8)`` and ``sign (N P,)``: -1 where the point was mirrored into the kept half (conjugate the
+        value there).
         """
         k3 = torch.einsum("pi,nij->npj", points * self.pad, rotation[:, :2]).reshape(-1, 3)
         sign = 1.0 - 2.0 * (k3[:, 2] < 0).to(k3)

@@ -29,7 +29,8 @@ class Encoder(nn.Module):
         self.head = nn.Linear(width, 2 * z_dim)
 
     def images(self, hypotheses: Hypotheses, batch: Batch) -> Tensor:
-        """What the network sees, ``(B, 2 P)``: unit noise variance, sign of the CTF removed, zeros of the CTF damped."""
+        """What the network sees, ``(B, 2 P)``: unit noise variance, sign of the CTF removed, zeros of the CTF
+        damped."""
         band = slice(0, self.n_points)
         power = batch.power[:, band]
         floor = 0.02 * power.mean(1, keepdim=True)

@@ -1,8 +1,8 @@
 r"""The exact posterior of z under a linear volume (probabilistic PCA with known poses).
 
-With the slices ``A_0`` of the mean and ``A`` of the components, ``G = Re(A^H p A)``, ``v = Re(A^H (d - p A_0))`` summed over
-a particle's images and ``z ~ N(0, 1)``: mean ``(G + 1/2)^{-1} v``, covariance ``(G + 1/2)^{-1} / 2`` (Tipping & Bishop 1999
-in nats of a complex Gaussian; Penczek et al. 2011 and RECOVAR use it for cryo-EM).
+With the slices ``A_0`` of the mean and ``A`` of the components, ``G = Re(A^H p A)``, ``v = Re(A^H (d - p A_0))``
+summed over a particle's images and ``z ~ N(0, 1)``: mean ``(G + 1/2)^{-1} v``, covariance ``(G + 1/2)^{-1} / 2``
+(Tipping & Bishop 1999 in nats of a complex Gaussian; Penczek et al. 2011 and RECOVAR use it for cryo-EM).
 """
 
 import math
@@ -77,8 +77,8 @@ class Posterior(nn.Module):
     distributed (Kiefer & Wolfowitz 1956). A one-dimensional motion bends through several components; under the Gaussian
     prior every image's noise pulls it off that curve, under the learned prior it stays on it.
 
-    volume: the linear volume (shared, not owned: its parameters are the model's). variance: ``(d,)`` of the Gaussian prior
-    (default: ones). limit: band in Fourier pixels within which
+    volume: the linear volume (shared, not owned: its parameters are the model's). variance: ``(d,)`` of the Gaussian
+    prior (default: ones). limit: band in Fourier pixels within which
     images speak of z (default: all). chunk: images whose component slices are held at once.
     """
 
@@ -104,7 +104,8 @@ class Posterior(nn.Module):
         return hypotheses.with_z(mean[:, None], kl[:, None], cov[:, None])
 
     def particle_moments(self, hypotheses: Hypotheses, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``G (n, d, d)`` and ``v (n, d)`` of every particle, each image's row ``(B,)`` and images per particle ``(n,)``."""
+        """``G (n, d, d)`` and ``v (n, d)`` of every particle, each image's row ``(B,)`` and images per particle
+        ``(n,)``."""
         gram, vector = self.moments(hypotheses, batch)
         _, owner, counts = torch.unique(batch.particle, return_inverse=True, return_counts=True)
         summed = gram.new_zeros(len(counts), *gram.shape[1:]).index_add_(0, owner, gram)

@@ -14,7 +14,8 @@ class Table(nn.Module):
 
     Parameters
     ----------
-    particles: number of particles. z_dim: size of z. start: ``(particles, z_dim)`` to begin from (default: small noise).
+    particles: number of particles. z_dim: size of z. start: ``(particles, z_dim)`` to begin from (default: small
+    noise).
     """
 
     def __init__(self, particles: int, z_dim: int, start: Tensor | None = None):

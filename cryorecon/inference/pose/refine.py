@@ -11,7 +11,8 @@ from cryorecon.inference.hypotheses import Hypotheses
 
 
 class Refine(nn.Module):
-    """``R = exp(w) R_0``, ``t = t_0 + u`` with a rotation vector ``w`` (radians) and shift ``u`` (Å) of each image learned.
+    """``R = exp(w) R_0``, ``t = t_0 + u`` with a rotation vector ``w`` (radians) and shift ``u`` (Å) of each image
+    learned.
 
     ``w`` is stored in units of a pixel's arc at the particle's rim, ``u`` in pixels, so that one step size suits both.
     """

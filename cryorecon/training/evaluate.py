@@ -1,0 +1,57 @@
+"""How well each image fits what a run predicts for it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from cryorecon.data.stack import ParticleStack
+from cryorecon.training import build
+from cryorecon.training.run_directory import RunDirectory
+from cryorecon.training.train import restore
+
+
+@dataclass(frozen=True)
+class ImageFits:
+    """Of each of N images, in the stack's order.
+
+    energy: ``(N,)``, nats a Fourier point: ``sum |y - c v|^2 / sigma^2`` over their number, about 1 where the noise is as
+    estimated; for CTF-premultiplied images less a constant. kl: ``(N,)``, divergence of its z from the prior, in nats, a
+    particle's shared out over its images. z: ``(N, d)``. particle: ``(N,)`` ids.
+    """
+
+    energy: np.ndarray
+    kl: np.ndarray
+    z: np.ndarray
+    particle: np.ndarray
+
+
+def image_fits(directory: RunDirectory, epoch: int | None = None, device: str | None = None,
+               stack: ParticleStack | None = None) -> ImageFits:
+    """Pass over a run's images with the model of ``epoch`` (default: the last).
+
+    ``device``: instead of the run's. ``stack``: the particles, where they are not files any more.
+
+    Raises
+    ------
+    InputError: no such run or epoch, or its particles are not where they were.
+    """
+    config = directory.config()
+    saved = directory.load(epoch)
+    if device is not None:
+        config = replace(config, device=device)
+    problem = build.open_data(config, stack)
+    state = restore(config, problem, saved)
+    model = state.model.eval()
+    n = len(problem.stack)
+    energy, kl, z = torch.zeros(n), torch.zeros(n), torch.zeros(n, config.zdim)
+    with torch.no_grad():
+        for batch in state.loader.epoch(128):
+            image = batch.image
+            batch = batch.to(problem.device)
+            found = model.infer(batch)
+            weight = found.log_weight.exp()
+            energy[image] = (weight * model.energy(found, batch)).sum(1).cpu() / problem.grid.n
+            kl[image] = (weight * found.kl).sum(1).cpu()
+            z[image] = (weight[..., None] * found.z).sum(1).cpu()
+    return ImageFits(energy.numpy(), kl.numpy(), z.numpy(), problem.stack.particle.numpy())
