@@ -87,8 +87,9 @@ def _coordinates(args: argparse.Namespace, zdim: int) -> "np.ndarray":
         raise InputError("expected coordinates by one of --zfile, -z, or --z-start with --z-end, found "
                          f"{'none' if not any(kinds) else 'several'}")
     if args.zfile is not None:
+        path = require_file(args.zfile, "latent coordinates")
         try:
-            z = np.loadtxt(require_file(args.zfile, "latent coordinates"), ndmin=2)
+            z = np.loadtxt(path, ndmin=2)
         except ValueError as error:
             raise InputError(f"{args.zfile}: expected numbers, one map a line, found {error}") from error
     elif args.z is not None:

@@ -89,8 +89,9 @@ class Metadata:
 
 def resolve(names: list[str], folder: Path, datadir: str | Path | None) -> list[Path]:
     """Where stacks lie: in ``datadir`` (under the whole name or its last part) where given; else as named, beside the
-    list, or above it (RELION names paths from the project's folder). One rule serves all: the first that finds the
-    first stack."""
+    list, or above it (RELION names paths from the project's folder). What finds the first stack is tried first for all.
+    """
+
     def candidates(name: str) -> list[Path]:
         if datadir is not None:
             return [Path(datadir) / name, Path(datadir) / Path(name).name]
@@ -100,7 +101,9 @@ def resolve(names: list[str], folder: Path, datadir: str | Path | None) -> list[
     if not names:
         return []
     rule = next((i for i, path in enumerate(candidates(names[0])) if path.is_file()), 0)
-    return [candidates(name)[rule] for name in names]
+    places = [candidates(name)[rule] for name in names]
+    return [place if place.is_file() else next((other for other in candidates(name) if other.is_file()), place)
+            for name, place in zip(names, places, strict=True)]
 
 
 def image_names(column: np.ndarray, path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -67,7 +67,6 @@ def prepare(stack: ParticleStack, out: str | Path, how: Preparation, *, progress
     free_space(mrcs, HEADER_BYTES + (len(stack) - done) * image_bytes + len(stack) * _STAR_ROW_BYTES)
     writer = StackWriter(mrcs, box, apix, half=how.half, keep=done)
     step = chunk_size(stack.box)
-    finished = False
     try:
         with tqdm(total=len(stack), initial=done, unit="img", disable=not progress) as bar:
             for start in range(done, len(stack), step):
@@ -78,10 +77,13 @@ def prepare(stack: ParticleStack, out: str | Path, how: Preparation, *, progress
                 writer.flush()
                 _write_note(note, key, int(where[-1]) + 1)
                 bar.update(len(where))
-        finished = True
-    finally:
-        if not finished:
-            writer.suspend()
+    except InputError:
+        writer.suspend()
+        _forget(mrcs, note)
+        raise
+    except BaseException:  # a signal or a full disk: what is done stays, to be taken up again
+        writer.suspend()
+        raise
     writer.close()
     write_star(star, _described(stack, mrcs, apix), mrcs.name, white=True)
     note.unlink()
@@ -195,6 +197,14 @@ def _finished_images(note: Path, key: str, mrcs: Path, box: int, how: Preparatio
         return 0
     held = (part.stat().st_size - HEADER_BYTES) // (box * box * (2 if how.half else 4))
     return int(min(state["done"], held))
+
+
+def _forget(mrcs: Path, note: Path) -> None:
+    """Remove what bad input has left unfinished, the folder too where nothing else is in it."""
+    part_name(mrcs).unlink(missing_ok=True)
+    note.unlink(missing_ok=True)
+    if not any(mrcs.parent.iterdir()):
+        mrcs.parent.rmdir()
 
 
 def _write_note(note: Path, key: str, done: int) -> None:

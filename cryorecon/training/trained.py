@@ -38,7 +38,8 @@ class Trained:
         ------
         InputError: z of another dimension.
         """
-        z = torch.as_tensor(np.asarray(z), dtype=torch.float32).reshape(-1, np.shape(z)[-1])
+        z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
+        z = z.reshape(z.shape[:-1].numel(), z.shape[-1])
         if z.shape[1] != self.config.zdim:
             raise InputError(f"expected z of {self.config.zdim} numbers, found {z.shape[1]}; one row a volume")
         with torch.no_grad():

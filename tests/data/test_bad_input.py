@@ -209,8 +209,7 @@ def test_one_nan_among_many_images_is_found_by_preprocess(make_data, tmp_path):
     write_stack(data.mrcs, data.images, 2.5)
     stack = load_particles(data.star)  # the sample misses it
     complains("found NaN or infinite values in image 2 ", prepare, stack, tmp_path / "out", Preparation())
-    assert not (tmp_path / "out" / "particles.star").exists()
-    assert not (tmp_path / "out" / "particles.mrcs").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -344,6 +343,15 @@ def test_tilt_series_without_its_tomograms(shared_data, tmp_path):
     (tmp_path / "p.star").write_text(text.replace("[0,1,1,1,1,0,", "[0,1,1,1,1,", 1))
     other.write_text(tomograms)
     complains("37 flags", load_particles, tmp_path / "p.star", tomograms=other)
+
+
+def test_subtomograms_in_three_dimensions(make_data):
+    data = make_data(3)
+    text = data.star.read_text()
+    data.star.write_text(text.replace(" 16 2 \n", " 16 3 \n"))
+    complains("found 3-D subtomograms", load_particles, data.star)
+    data.star.write_text(text.replace("rlnOriginXAngst", "rlnTomoVisibleFrames"))
+    complains("rlnTomoName missing", load_particles, data.star)
 
 
 def test_no_space_left(make_data, tmp_path, monkeypatch):
