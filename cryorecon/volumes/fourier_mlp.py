@@ -95,10 +95,10 @@ class FourierMLP(Volume):
         x = F.linear(features, self.first.weight, self.first.bias)
         if self.first_z is not None:
             x = x + self.first_z(z)[:, None]
-        x = F.relu(x)
-        for layer in self._layers():
-            x = F.relu(F.linear(x, layer.weight + self.identity, layer.bias))
-        return F.linear(x, self.head.weight, self.head.bias)
+        x = F.relu(x).flatten(0, 1)
+        for layer in self._layers():  # rectified in place: a product keeps no output (on matrices: views would be copied)
+            x = F.linear(x, layer.weight + self.identity, layer.bias).relu_()
+        return F.linear(x, self.head.weight, self.head.bias).unflatten(0, features.shape[:2])
 
     def _layers(self) -> list[nn.Linear]:
         return [layer for layer in self.hidden if isinstance(layer, nn.Linear)]

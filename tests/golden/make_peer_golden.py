@@ -1,14 +1,14 @@
-"""Make ``data/peer_cryodrgn.npz``: what cryodrgn computes from 20 small images that cryorecon simulated.
+"""Make ``data/peer_cryodrgn.npz``: what cryodrgn computes from 40 small images that cryorecon simulated.
 
     python tests/golden/make_peer_golden.py PEER_PYTHON
 
 PEER_PYTHON: the interpreter of an environment of its own with ``pip install cryodrgn==4.3.1`` (GPL-3.0; it runs here as
 a separate program, and only numbers that it computed are kept). Takes a minute. The file holds, besides provenance:
 
-images_{ctf,noctf} (20, 32, 32) float16 of 5 Å/px, rotation (20, 3, 3), trans (20, 2) in fractions of the box, ctf
-    (20, 9): the input, as written by ``cryorecon simulate``.
+images_{ctf,noctf} (40, 32, 32) float16 of 5 Å/px, rotation (40, 3, 3), trans (40, 2) in fractions of the box, ctf
+    (40, 9): the input, as written by ``cryorecon simulate``.
 map_{ctf,noctf}_{invert,uninvert} (16, 16, 16) float16: its ``backproject_voxel`` without and with ``--uninvert-data``,
-    Fourier-cropped to the band that 20 views cover.
+    Fourier-cropped to the band that 40 views cover.
 hartley (2, 33, 33), moved (2, 33, 33): its Hartley transform of two images, and of the same images moved by shift_px.
 ctf_values (6, P): its CTF at the points of ``Grid(32, 5.0)`` for ctf_rows (6, 9).
 read_rotation, read_trans, read_ctf: what its own loaders make of the poses.pkl and ctf.pkl that cryorecon wrote.
@@ -35,7 +35,7 @@ from cryorecon.geometry.grid import Grid
 from cryorecon.imaging.ctf import Optics
 
 OUT = Path(__file__).parent / "data" / "peer_cryodrgn.npz"
-SIMULATE = ["simulate", "-n", "20", "-D", "32", "--apix", "5", "--snr", "2", "--max-shift", "2", "--states", "1", "--seed",
+SIMULATE = ["simulate", "-n", "40", "-D", "32", "--apix", "5", "--snr", "2", "--max-shift", "2", "--states", "1", "--seed",
             "3"]
 BAND_BOX = 16
 SHIFT_PX = np.array([[1.25, -2.5], [-0.5, 3.0]], np.float32)
@@ -53,7 +53,7 @@ images = torch.tensor(given["images"])
 whole = fft.symmetrize_ht(fft.ht2_center(images))
 lattice = Lattice(33, extent=16)
 moved = lattice.translate_ht(whole.reshape(2, -1), torch.tensor(given["shift_px"])[:, None]).reshape(2, 33, 33)
-poses = PoseTracker.load("ctf/poses.pkl", 20, 33)
+poses = PoseTracker.load("ctf/poses.pkl", 40, 33)
 rows = ctf.load_ctf_for_training(32, "rows.pkl")
 values = [ctf.compute_ctf(torch.tensor(given["frequency"]), *torch.tensor(row[1:])) for row in rows]
 np.savez("found.npz", version=cryodrgn.__version__, hartley=whole.numpy(), moved=moved.numpy(),
@@ -93,7 +93,7 @@ def make(python: Path) -> None:
     found: dict[str, np.ndarray] = {}
     for kind, option in (("ctf", []), ("noctf", ["--no-ctf"])):
         assert cryorecon([*SIMULATE, "-o", kind, *option]) == 0
-        images = FileSource.open([Path(kind, "particles.mrcs")]).read(np.arange(20))
+        images = FileSource.open([Path(kind, "particles.mrcs")]).read(np.arange(40))
         found[f"images_{kind}"] = images.astype(np.float16)
         for sign, flags in (("invert", []), ("uninvert", ["--uninvert-data"])):
             found[f"map_{kind}_{sign}"] = backproject(python, kind, *flags)

@@ -1,0 +1,87 @@
+"""What ``import cryorecon`` offers: every step from particles to maps as a call.
+
+Paths and in-memory stacks are taken alike. What is not here is where the :doc:`reference </api>` says, under its module.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cryorecon.data.load import load_particles
+from cryorecon.data.mrc import read_volume, write_volume
+from cryorecon.data.stack import ParticleStack
+from cryorecon.errors import InputError
+from cryorecon.metrics.fsc import fsc_curve as fsc
+from cryorecon.metrics.fsc import resolution
+from cryorecon.simulation.experiment import simulate_stack
+from cryorecon.simulation.motion import flexible
+from cryorecon.training import build
+from cryorecon.training import train as training
+from cryorecon.training.closed_form import Consensus
+from cryorecon.training.config import RunConfig
+from cryorecon.training.evaluate import image_fits
+from cryorecon.training.run_directory import RunDirectory
+from cryorecon.training.trained import Trained, load_run
+
+__all__ = ["InputError", "ParticleStack", "RunConfig", "Trained", "backproject", "flexible", "fsc", "image_fits",
+           "load_particles", "load_run", "read_volume", "resolution", "simulate_stack", "train", "write_volume"]
+
+Particles = str | Path | ParticleStack
+IN_MEMORY = "(in memory)"
+
+
+def train(particles: Particles, outdir: str | Path, zdim: int, *, resume: bool = False,
+          report: Callable[[str, dict[str, float]], None] = lambda stage, values: None, **options: Any) -> Trained:
+    """Train into the folder ``outdir`` and open the result, as ``train_vae`` does (``zdim`` 0: ``train_nn``).
+
+    Parameters
+    ----------
+    particles: a file of any kind that :func:`load_particles` takes, or a stack. zdim: numbers that describe a particle.
+    resume: go on from the last checkpoint in ``outdir``; its own configuration is used, but for ``epochs`` and ``device``.
+    report: hears of the stages before the network and of the end of each epoch, as (name, numbers).
+    options: further fields of :class:`cryorecon.training.config.RunConfig`.
+
+    Raises
+    ------
+    InputError: bad input, or an ``outdir`` that holds another run; nothing is left behind where no checkpoint was reached.
+
+    >>> import cryorecon
+    >>> run = cryorecon.train("particles.star", "out", zdim=8, epochs=25)  # doctest: +SKIP
+    >>> cryorecon.write_volume("first.mrc", run.density(run.z[:1])[0].numpy(), run.apix)  # doctest: +SKIP
+    """
+    config, stack = _settled(particles, zdim, options)
+    directory = RunDirectory(outdir)
+
+    def run() -> None:
+        for record in training.train(config, directory, resume, report, stack):
+            if record.done:
+                report(f"epoch {record.epoch}", record.means())
+
+    if resume:
+        config = directory.resumed({name: getattr(config, name) for name in options if name in ("epochs", "device")})
+        run()
+    else:
+        with directory.begun(config, [f"cryorecon.train({str(config.particles)!r}, zdim={zdim})"]):
+            run()
+    return load_run(outdir, device=config.device)
+
+
+def backproject(particles: Particles, **options: Any) -> Consensus:
+    """One map and its half maps in closed form: see :class:`cryorecon.training.closed_form.Consensus`.
+
+    ``options``: fields of :class:`cryorecon.training.config.RunConfig`, such as ``symmetry="D2"``. Raises
+    :class:`InputError`: bad input.
+    """
+    config, stack = _settled(particles, 0, options)
+    return training.first_map(config, build.open_data(config, stack), lambda stage, values: None).found
+
+
+def _settled(particles: Particles, zdim: int, options: dict[str, Any]) -> tuple[RunConfig, ParticleStack | None]:
+    stack = particles if isinstance(particles, ParticleStack) else None
+    path = IN_MEMORY if stack is not None else str(particles)
+    if zdim == 0:
+        options = {"conformation": "fixed"} | options
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return RunConfig(path, zdim=zdim, **plain), stack
