@@ -29,6 +29,8 @@ OURS = [sys.executable, "-m", "cryorecon"]
 
 Table = dict[str, Any]
 
+sys.path.insert(1, str(REPOSITORY))  # the checkout's package, installed or not; environment() does so for children
+
 
 @dataclass(frozen=True)
 class Measured:

@@ -213,7 +213,7 @@ def tables(results: Table) -> str:
 def shortened(command: list[str]) -> str:
     """A command without the folders of its paths."""
     words = ["cryorecon"] + command[3:] if command[1:3] == ["-m", "cryorecon"] else command
-    return " ".join(word.rpartition("/")[2] for word in words)
+    return " ".join(word.rpartition("/")[2].removesuffix(".part") for word in words)
 
 
 def say(text: str) -> None:

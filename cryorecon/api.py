@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from cryorecon.data.load import load_particles
 from cryorecon.data.mrc import read_volume, write_volume
 from cryorecon.data.stack import ParticleStack
@@ -20,7 +18,7 @@ from cryorecon.simulation.motion import flexible
 from cryorecon.training import build
 from cryorecon.training import train as training
 from cryorecon.training.closed_form import Consensus
-from cryorecon.training.config import RunConfig
+from cryorecon.training.config import RunConfig, absolute_paths
 from cryorecon.training.evaluate import image_fits
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.training.trained import Trained, load_run
@@ -39,7 +37,7 @@ def train(particles: Particles, outdir: str | Path, zdim: int, *, resume: bool =
     Parameters
     ----------
     particles: a file of any kind that :func:`load_particles` takes, or a stack. zdim: numbers that describe a particle.
-    resume: go on from the last checkpoint in ``outdir``; its own configuration is used, but for ``epochs`` and ``device``.
+    resume: go on from the last checkpoint in ``outdir``; of the options only ``epochs`` and ``device`` may have changed.
     report: hears of the stages before the network and of the end of each epoch, as (name, numbers).
     options: further fields of :class:`cryorecon.training.config.RunConfig`.
 
@@ -51,20 +49,13 @@ def train(particles: Particles, outdir: str | Path, zdim: int, *, resume: bool =
     >>> run = cryorecon.train("particles.star", "out", zdim=8, epochs=25)  # doctest: +SKIP
     >>> cryorecon.write_volume("first.mrc", run.density(run.z[:1])[0].numpy(), run.apix)  # doctest: +SKIP
     """
-    config, stack = _settled(particles, zdim, options)
+    table, stack = _settled(particles, zdim, options)
     directory = RunDirectory(outdir)
-
-    def run() -> None:
+    config = directory.resumed(table) if resume else RunConfig(**table)
+    with directory.begun(config, [f"cryorecon.train({table!r})"], resume):
         for record in training.train(config, directory, resume, report, stack):
             if record.done:
                 report(f"epoch {record.epoch}", record.means())
-
-    if resume:
-        config = directory.resumed({name: getattr(config, name) for name in options if name in ("epochs", "device")})
-        run()
-    else:
-        with directory.begun(config, [f"cryorecon.train({str(config.particles)!r}, zdim={zdim})"]):
-            run()
     return load_run(outdir, device=config.device)
 
 
@@ -74,14 +65,16 @@ def backproject(particles: Particles, **options: Any) -> Consensus:
     ``options``: fields of :class:`cryorecon.training.config.RunConfig`, such as ``symmetry="D2"``. Raises
     :class:`InputError`: bad input.
     """
-    config, stack = _settled(particles, 0, options)
+    table, stack = _settled(particles, 0, options)
+    config = RunConfig(**table)
     return training.first_map(config, build.open_data(config, stack), lambda stage, values: None).found
 
 
-def _settled(particles: Particles, zdim: int, options: dict[str, Any]) -> tuple[RunConfig, ParticleStack | None]:
-    stack = particles if isinstance(particles, ParticleStack) else None
-    path = IN_MEMORY if stack is not None else str(particles)
+def _settled(particles: Particles, zdim: int, options: dict[str, Any]) -> tuple[dict[str, Any], ParticleStack | None]:
+    """Fields of the configuration that a call names, and the stack where there is one."""
+    table = options | {"zdim": zdim}
     if zdim == 0:
-        options = {"conformation": "fixed"} | options
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    return RunConfig(path, zdim=zdim, **plain), stack
+        table = {"conformation": "fixed"} | table
+    if isinstance(particles, ParticleStack):
+        return absolute_paths(table) | {"particles": IN_MEMORY}, particles
+    return absolute_paths(table | {"particles": particles}), None

@@ -15,7 +15,7 @@ run() {
 run simulate --motion hinge --states 20 -n 4000 -D 64 --apix 3 --snr 0.1 -o "$out/data"
 
 known=("$out/data/particles.mrcs" --poses "$out/data/poses.pkl" --ctf "$out/data/ctf.pkl")
-run train_vae "${known[@]}" --zdim 4 -n 5 -o "$out/run"
+run train_vae "${known[@]}" --zdim 4 -n 2 -o "$out/run"
 run analyze "$out/run"
 run eval_states "$out/run" --truth "$out/data/truth.npz"
 

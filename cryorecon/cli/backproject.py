@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.training.config import RunConfig
     from cryorecon.training.train import first_map
 
-    config = RunConfig(**{"zdim": 0, "conformation": "fixed"} | options.given(args))
+    config = RunConfig(**options.given(args) | {"zdim": 0, "conformation": "fixed"})
     folder = Path(args.outdir)
     if folder.is_file() or (folder / "config.yaml").exists():
         kind = "a file" if folder.is_file() else "a training run, whose half maps these would replace"

@@ -99,7 +99,7 @@ def _coordinates(args: argparse.Namespace, zdim: int) -> "np.ndarray":
         if any(len(end) != zdim for end in ends) or args.n < 1:
             raise InputError(f"expected --z-start and --z-end of {zdim} numbers each and -n of at least 1, found "
                              f"{len(ends[0])}, {len(ends[1])} and {args.n}")
-        z = np.linspace(*ends, args.n)
+        z = np.linspace(np.array(ends[0]), np.array(ends[1]), args.n)
     if z.shape[1] != zdim or not len(z) or not np.isfinite(z).all():
         raise InputError(f"expected coordinates of {zdim} finite numbers, the run's zdim, found an array of shape {z.shape}; "
                          "one line a map")

@@ -5,16 +5,12 @@ arguments, so that ``--resume`` can tell what was asked for from what was not.
 """
 
 import argparse
-import os
 from dataclasses import fields
 from typing import Any
 
-from cryorecon.errors import InputError
-from cryorecon.training.config import RunConfig
+from cryorecon.training.config import RunConfig, absolute_paths
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RunConfig)}
-PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask")
-MAY_CHANGE = ("epochs", "device")  # of a run that is resumed
 
 Group = argparse._ArgumentGroup
 Parser = argparse.ArgumentParser
@@ -123,24 +119,10 @@ def add_conformation(parser: Parser) -> None:
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of ``RunConfig`` that the command line names; paths absolute, so that a run can be opened from
-    anywhere."""
-    table = {name: value for name, value in vars(args).items() if name in DEFAULTS}
-    return table | {name: os.path.abspath(table[name]) for name in PATHS if table.get(name) is not None}
+    """The fields of ``RunConfig`` that the command line names; paths absolute."""
+    return absolute_paths({name: value for name, value in vars(args).items() if name in DEFAULTS})
 
 
-def changes(saved: RunConfig, table: dict[str, Any], done: int) -> dict[str, Any]:
-    """What the given fields change of a run that is resumed after epoch ``done``: ``-n`` and ``--device`` may.
-
-    Raises :class:`InputError` for any other field that is not the run's, and for an end that is already past.
-    """
-    for name, value in table.items():
-        before = getattr(saved, name)
-        if name not in MAY_CHANGE and value != before:
-            flag = FLAGS[name][-1] if name in FLAGS else name
-            raise InputError(f"{flag}: expected {before} as this run began, found {value}; leave it out with --resume, or "
-                             "begin a new run in another -o")
-    if table.get("epochs", done) < done:
-        raise InputError(f"--num-epochs: expected at least the {done} epochs that this run has done, found "
-                         f"{table['epochs']}; give more to continue")
-    return {name: table[name] for name in MAY_CHANGE if name in table}
+def spelled(name: str) -> str:
+    """The longest option of field ``name``."""
+    return max(FLAGS.get(name, (name,)), key=len)

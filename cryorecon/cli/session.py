@@ -7,14 +7,13 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from cryorecon.cli.options import changes, given
+from cryorecon.cli.options import given, spelled
 from cryorecon.errors import InputError
 from cryorecon.training.config import RunConfig
 
@@ -103,45 +102,41 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
     command = ["cryorecon", *sys.argv[1:]]
     resume = args.resume or args.load is not None
     table = given(args)
-    done = 0
+    done = max(directory.epochs(), default=0) if resume else 0
     if resume:
-        saved = directory.config()
-        other = "train_nn" if saved.zdim == 0 else "train_vae"
+        other = "train_nn" if directory.config().zdim == 0 else "train_vae"
         if name != other:
-            raise InputError(f"{args.outdir}: expected a run of {name}, found one of {other}; resume it with "
-                             "that command")
-        done = max(directory.epochs(), default=0)
-        config = replace(saved, **changes(saved, preset | table, done))
+            raise InputError(f"{args.outdir}: expected a run of {name}, found one of {other}; resume it with that command")
+        config = directory.resumed(table, spelled)
     else:
         config = RunConfig(**preset | table)
     console = Console(directory.path / "run.log", config.epochs, done)
-    with nullcontext() if resume else directory.begun(config, command):
-        if resume and config != saved:
-            directory.write_config(config, command)
-        with _ending(directory, console, f"cryorecon {name} {shlex.quote(args.particles)} -o {shlex.quote(args.outdir)}"):
-            console.note(" ".join(map(shlex.quote, command)))
-            if resume:
-                console.line(f"resumed after epoch {done}")
-            for record in train(config, directory, resume, console.stage):
-                console.record(record)
+    short = f"cryorecon {name} {shlex.quote(args.particles)} -o {shlex.quote(args.outdir)}"
+    with directory.begun(config, command, resume), _ending(directory, console, short):
+        console.note(" ".join(map(shlex.quote, command)))
+        if resume:
+            console.line(f"resumed after epoch {done}")
+        for record in train(config, directory, resume, console.stage):
+            console.record(record)
     return directory
 
 
 @contextmanager
 def _ending(directory: "RunDirectory", console: Console, command: str) -> Iterator[None]:
     """Turns an interrupt and a full disk into a line that says how to go on."""
+    def how() -> str:
+        epochs = directory.epochs()
+        return (f"stopped after epoch {epochs[-1]}; continue with: {command} --resume" if epochs
+                else "stopped before the first checkpoint; begin again with the same command")
+
     try:
         yield
-    except (KeyboardInterrupt, OSError) as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        if not interrupted and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how()) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        epochs = directory.epochs()
-        how = (f"stopped after epoch {epochs[-1]}; continue with: {command} --resume" if epochs
-               else "stopped before the first checkpoint; begin again with the same command")
-        if interrupted:
-            raise KeyboardInterrupt(how) from None
         raise InputError(f"{error.filename or directory.path}: expected room to write, found no space left on the device; "
-                         f"{how} when there is room") from error
+                         f"{how()} when there is room") from error
     finally:
         console.close()

@@ -95,7 +95,7 @@ class LinearEM:
         for volume, own in zip(self.volumes, masked, strict=True):
             _store(volume, filter_by_shell(own, self.fsc) * mask, self.limit)
         _store(model.volume, filter_by_shell(masked.mean(0), 2 * self.fsc / (1 + self.fsc)) * mask, self.limit)
-        return {"resolved": float(self.fsc[0].gt(0.143).float().cumprod(0).sum())}
+        return {}
 
     def _solve(self, sums: Accumulator) -> Tensor:
         sums.finish()

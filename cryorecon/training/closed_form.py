@@ -87,9 +87,10 @@ def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim
             pass
         if atoms and number >= PRIOR_FROM:
             prior = learn_prior(loader, model, halves, half, atoms, generator)
-        resolved = em.fsc[1:, 1:].gt(0.143).float().cumprod(1).sum(1)
-        report(f"low rank {number + 1}/{len(bands)}", {"band": band, "resolved_mean": float(em.fsc[0].gt(0.143).sum()),
-                                                      "resolved_first": float(resolved[0])})
+        extent = grid.box * grid.apix
+        shells = em.fsc[:, 1 : int(band) + 1].gt(0.143).float().cumprod(1).sum(1).clamp(min=1)
+        report(f"low rank {number + 1}/{len(bands)}", {
+            "band_A": extent / band, "mean_A": extent / float(shells[0]), "first_component_A": extent / float(shells[1])})
     return readable(volume, prior, em.fsc)
 
 

@@ -1,11 +1,20 @@
 """What a run is: one frozen table of plain values, written to ``config.yaml``."""
 
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from cryorecon.errors import InputError
+
+PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask")
+
+
+def absolute_paths(table: dict[str, Any]) -> dict[str, Any]:
+    """``table`` of configuration fields with its paths made absolute, so that a run can be opened from anywhere."""
+    return table | {name: os.path.abspath(table[name]) for name in PATHS if table.get(name) is not None}
 
 
 @dataclass(frozen=True)

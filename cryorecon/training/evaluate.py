@@ -47,11 +47,10 @@ def image_fits(directory: RunDirectory, epoch: int | None = None, device: str | 
     energy, kl, z = torch.zeros(n), torch.zeros(n), torch.zeros(n, config.zdim)
     with torch.no_grad():
         for batch in state.loader.epoch(128):
-            image = batch.image
-            batch = batch.to(problem.device)
-            found = model.infer(batch)
+            image, seen = batch.image, batch.to(problem.device)
+            found = model.infer(seen)
             weight = found.log_weight.exp()
-            energy[image] = (weight * model.energy(found, batch)).sum(1).cpu() / problem.grid.n
+            energy[image] = (weight * model.energy(found, seen)).sum(1).cpu() / problem.grid.n
             kl[image] = (weight * found.kl).sum(1).cpu()
             z[image] = (weight[..., None] * found.z).sum(1).cpu()
     return ImageFits(energy.numpy(), kl.numpy(), z.numpy(), problem.stack.particle.numpy())

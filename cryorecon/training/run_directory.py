@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from cryorecon.training.config import RunConfig
 
 # what a run writes before weights vouch for it
 BEFORE_CHECKPOINT = ("config.yaml", "run.log", "metrics.jsonl", "consensus.mrc", "half_map_a.mrc", "half_map_b.mrc", "z.0.npy")
+
+MAY_CHANGE = ("epochs", "device")  # of a run that is resumed
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -74,8 +77,16 @@ class RunDirectory:
         write_atomically(self.path / "config.yaml", lambda p: p.write_text(text))
 
     @contextmanager
-    def begun(self, config: RunConfig, command: list[str]) -> Iterator[None]:
-        """:meth:`start`; where the block fails before there is a checkpoint, what it wrote is removed again."""
+    def begun(self, config: RunConfig, command: list[str], resume: bool = False) -> Iterator[None]:
+        """:meth:`start`; where the block fails before there is a checkpoint, what it wrote is removed again.
+
+        With ``resume`` the run that is there goes on under ``config`` (of :meth:`resumed`) and nothing is removed.
+        """
+        if resume:
+            if config != self.config():
+                self.write_config(config, command)
+            yield
+            return
         new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.start(config, command)
         try:
@@ -89,6 +100,27 @@ class RunDirectory:
                         break
                     folder.rmdir()
             raise
+
+    def resumed(self, given: dict[str, Any], spelled: Callable[[str], str] = str) -> RunConfig:
+        """The run's configuration with the end (``epochs``) and the ``device`` that ``given`` names.
+
+        ``spelled``: how the user knows a field, for errors.
+
+        Raises
+        ------
+        InputError: no run is there; another field of ``given`` is not as the run began; its end is already past.
+        """
+        saved = self.config()
+        for name, value in given.items():
+            before = getattr(saved, name)
+            if name not in MAY_CHANGE and value != before:
+                raise InputError(f"{spelled(name)}: expected {before} as the run in {self.path} began, found {value}; leave "
+                                 "it out to resume, or begin a new run in another folder")
+        done = max(self.epochs(), default=0)
+        if given.get("epochs", done) < done:
+            raise InputError(f"{spelled('epochs')}: expected at least {done}, the epochs that the run in {self.path} has "
+                             f"done, found {given['epochs']}; give more to continue")
+        return replace(saved, **{name: given[name] for name in MAY_CHANGE if name in given})
 
     def config(self) -> RunConfig:
         """The configuration."""

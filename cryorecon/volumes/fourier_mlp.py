@@ -128,7 +128,7 @@ class FourierMLP(Volume):
                 if self.base is not None:
                     density = density + self.base.density(one[None, : self.base.z_dim])[0]
                 maps.append(density)
-        return torch.stack(maps)
+        return torch.stack(maps).expand(max(len(z), 1), -1, -1, -1)  # one structure is evaluated once
 
     def _at(self, fraction: Tensor, z: Tensor) -> Tensor:
         """Values ``(M,)`` complex at points ``(M, 3)`` with ``kz <= 0``, as fractions of the box."""

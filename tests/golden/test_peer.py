@@ -96,5 +96,4 @@ def test_the_same_command_makes_the_same_map(peer, files, kind, sign):
     theirs = torch.from_numpy(peer[f"map_{kind}_{sign}"].astype(np.float32))
     assert apix == pytest.approx(APIX)
     found = low_band_correlation(resample(torch.from_numpy(ours), len(theirs), 3), theirs)
-    print(kind, sign, found)
     assert found > 0.95

@@ -1,0 +1,56 @@
+"""Closed-form steps find what was planted."""
+
+import pytest
+import torch
+
+from cryorecon.imaging.masks import soft_sphere
+from cryorecon.inference.pose.given import Given
+from cryorecon.metrics.fsc import fsc_curve
+from cryorecon.training.closed_form import consensus, low_rank
+
+
+def run_consensus(problem, symmetry="C1"):
+    half = 1 + torch.arange(len(problem.stack)) % 2
+    mask = soft_sphere(problem.grid.box, 0.4 * problem.grid.box, 1.5)
+    pose = Given(problem.stack.poses.rotation, problem.stack.poses.shift)
+    loader = problem.loader()
+    return loader, pose, half, mask, consensus(loader, problem.grid, pose, half, mask, symmetry)
+
+
+def test_consensus_recovers_a_phantom_at_planted_poses(planted):
+    problem = planted(600, sigma=1.0)
+    _, _, _, mask, found = run_consensus(problem)
+    assert (fsc_curve(found.density, problem.maps[0] * mask).value[:6] > 0.95).all()
+    scale = (found.density * problem.maps[0]).sum() / problem.maps[0].square().sum()
+    assert scale == pytest.approx(1, abs=0.1)
+    assert found.resolved >= 6
+
+
+def test_half_maps_have_not_met(planted):
+    """Half-set FSC predicts the agreement with the truth: sqrt(2 F / (1 + F)), shell by shell."""
+    problem = planted(300, sigma=4.0)
+    _, _, _, mask, found = run_consensus(problem)
+    halves = fsc_curve(found.halves[0], found.halves[1], mask).value[1:6]
+    against_truth = fsc_curve(found.halves.mean(0), problem.maps[0], mask).value[1:6]
+    predicted = (2 * halves / (1 + halves)).clamp(min=0).sqrt()
+    torch.testing.assert_close(predicted, against_truth, atol=0.12, rtol=0)
+    assert halves[-1] < 0.95
+
+
+def test_low_rank_recovers_a_planted_motion(planted):
+    problem = planted(600, sigma=0.7, motion=0.6)
+    loader, pose, half, mask, start = run_consensus(problem)
+    heard = []
+    found = low_rank(loader, problem.grid, pose, half, mask, start, 2, 30, 0, lambda *line: heard.append(line))
+    assert heard
+    from cryorecon.inference.conformation.posterior import Posterior
+    from cryorecon.model import Model
+    from cryorecon.training.train import latents
+
+    conformation = Posterior(found.volume, problem.grid, found.volume.lattice.limit, found.prior, found.variance)
+    z = latents(Model(problem.grid, found.volume, pose, conformation), loader)
+    joined = torch.cat([torch.from_numpy(z[:, :1]), problem.z], 1).T
+    assert torch.corrcoef(joined)[0, 1].abs() > 0.9
+    ends = found.volume.density(torch.tensor([[float(z[:, 0].min()), 0.0], [float(z[:, 0].max()), 0.0]]))
+    assert fsc_curve((ends[1] - ends[0]).detach(), problem.maps[1] * mask).value[1:4].abs().min() > 0.8
+    assert z[:, 0].var() > 4 * z[:, 1].var(), "the second axis has nothing to find"
