@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from common import OURS, Table, fail, measure
+from vs_cryodrgn import WIDTHS, network_seconds, say
+
 from cryorecon.data.cryodrgn_files import write_indices
 from cryorecon.data.load import load_particles
 from cryorecon.data.stack import ParticleStack
 from cryorecon.model import Model, per_particle
 from cryorecon.training import build
 from cryorecon.training.run_directory import RunDirectory
-from vs_cryodrgn import WIDTHS, network_seconds, say
 
 HELD = 10  # one in so many
 

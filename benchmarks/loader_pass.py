@@ -6,9 +6,9 @@ Prints when it began and ended, in seconds of the system's monotonic clock.
 import sys
 import time
 
+import common  # noqa: F401 - finds the checkout's package
 import torch
 
-import common  # noqa: F401 - finds the checkout's package
 from cryorecon.data.load import load_particles
 from cryorecon.data.loader import Loader, estimate_noise
 from cryorecon.geometry.grid import Grid

@@ -1,6 +1,6 @@
 """This machine, as JSON: processor, memory, PyTorch and the rate of its matrix products.
 
-    python benchmarks/machine.py --threads 1
+python benchmarks/machine.py --threads 1
 """
 
 import argparse

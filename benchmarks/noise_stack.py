@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
+import common  # noqa: F401 - finds the checkout's package
 import numpy as np
 
-import common  # noqa: F401 - finds the checkout's package
 from cryorecon.data.mrc import StackWriter
 
 

@@ -1,8 +1,8 @@
 """A training step of the network alone, on random images in memory: its speed, and how many products it takes."""
 
+import machine
 import torch
 
-import machine
 from cryorecon.data.loader import Batch
 from cryorecon.geometry import rotations
 from cryorecon.geometry.grid import Grid

@@ -1,6 +1,6 @@
 """Write the tables of docs/benchmarks.md from benchmarks/results/*.json; --check: say whether they are those.
 
-    python benchmarks/table.py
+python benchmarks/table.py
 """
 
 import argparse

@@ -111,9 +111,8 @@ def heldout_part(args: argparse.Namespace) -> list[Table]:
 
 def flops_part(threads: int, seconds: float) -> Iterator[Table]:
     """Images a second of a training step in memory, and its products' share of the measured matrix rate."""
-    import torch
-
     import step
+    import torch
 
     torch.set_num_threads(threads)
     devices = {"cpu": ("float32", *(("bfloat16",) if machine.has_bf16() else ()))}

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from cryorecon.training.fit import Record
     from cryorecon.training.run_directory import RunDirectory
 
-UNITS = {"apix": ("", " Å/px"), "box": ("", " px"), "resolution_A": ("resolution ", " Å"), "images": ("", " images"),
-         "particles": ("", " particles")}  # fmt: skip
+UNITS = {"apix": " Å/px", "box": " px", "images": " images", "particles": " particles"}  # numbers that need no name
 
 
 class Console:
@@ -83,8 +82,9 @@ def described(stage: str, values: dict[str, float]) -> str:
     """What a stage reports, as a line."""
     parts = []
     for key, value in values.items():
-        before, after = UNITS.get(key, (key.replace("_", " ") + " ", ""))
-        parts.append(before + (f"{value:,}" if isinstance(value, int) else f"{value:.4g}") + after)
+        number = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        name, unit = (key[:-2], " Å") if key.endswith("_A") else (key, "")
+        parts.append(number + UNITS[key] if key in UNITS else f"{name.replace('_', ' ')} {number}{unit}")
     return f"{stage}: " + ", ".join(parts)
 
 

@@ -29,6 +29,14 @@ class Hypotheses:
         zero = torch.zeros(batch_size, 1, device=device)
         return Hypotheses(eye, torch.zeros(1, 1, 2, device=device), zero[:, :, None][..., :0], zero, zero)
 
+    def at(self, index: slice) -> "Hypotheses":
+        """Some images' hypotheses; what all images share stays shared."""
+        def cut(x: Tensor) -> Tensor:
+            return x[index] if len(x) > 1 else x
+
+        cov = None if self.z_cov is None else self.z_cov[index]
+        return Hypotheses(cut(self.rotation), cut(self.shift), self.z[index], self.log_weight[index], self.kl[index], cov)
+
     def with_pose(self, rotation: Tensor, shift: Tensor) -> "Hypotheses":
         """The same with one other pose an image: rotation ``(B, 3, 3)``, shift ``(B, 2)``."""
         return replace(self, rotation=rotation[:, None], shift=shift[:, None])

@@ -25,6 +25,7 @@ from cryorecon.volumes.lattice import Lattice
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 Inference = Callable[[Hypotheses, Batch, Callable], Hypotheses]
+INSERTED = 128  # images inserted at once: bounds the memory of their corners
 RIDGE = 0.02  # of a shell's mean weight: only keeps points that no slice came near from exploding
 
 
@@ -65,13 +66,15 @@ class LinearEM:
         total = 0.0
         with torch.no_grad():
             for sums, number, conformation in zip(self.sums, (1, 2), self.conformations, strict=True):
-                rows = torch.nonzero(self.half[batch.image] == number)[:, 0]
-                for part in rows.split(128):
-                    seen = batch.at(part)
-                    posed = model.pose(Hypotheses.empty(len(part), batch.data.device), seen, model.energy)
-                    found = conformation(posed, seen, model.energy)
-                    total += float(found.kl.sum())
-                    self._insert(sums, found, seen.select(self.band))
+                seen = batch.at(torch.nonzero(self.half[batch.image] == number)[:, 0])
+                if not len(seen):
+                    continue
+                posed = model.pose(Hypotheses.empty(len(seen), batch.data.device), seen, model.energy)
+                found = conformation(posed, seen, model.energy)
+                total += float(found.kl.sum())
+                for start in range(0, len(seen), INSERTED):
+                    index = slice(start, start + INSERTED)
+                    self._insert(sums, found.at(index), seen.at(index).select(self.band))
         return {"kl": total, "weight": float(len(batch))}
 
     def _insert(self, sums: Accumulator, found: Hypotheses, seen: Batch) -> None:

@@ -100,7 +100,7 @@ class Likelihood:
         device = batch.data.device.type
         for index in _chunks(batch, max(1, CHUNK_POINTS[device] // n_points)):
             with torch.autocast(device, torch.bfloat16, enabled=self.autocast):
-                loss = self.loss(model, _at(hypotheses, index), seen.at(index))
+                loss = self.loss(model, hypotheses.at(index), seen.at(index))
             (loss * scale).backward()
             total += float(loss.detach())
         kl = inferred.kl.sum()
@@ -123,13 +123,3 @@ def _chunks(batch: Batch, size: int) -> Iterator[slice]:
             yield slice(begin, end)
             begin = end
         del start
-
-
-def _at(hypotheses: Hypotheses, index: slice) -> Hypotheses:
-    """Some images' hypotheses; what all images share stays shared."""
-    def cut(x: Tensor) -> Tensor:
-        return x[index] if len(x) > 1 else x
-
-    cov = None if hypotheses.z_cov is None else hypotheses.z_cov[index]
-    return Hypotheses(cut(hypotheses.rotation), cut(hypotheses.shift), hypotheses.z[index],
-                      hypotheses.log_weight[index], hypotheses.kl[index], cov)

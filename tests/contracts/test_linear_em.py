@@ -41,7 +41,7 @@ def test_low_rank_recovers_a_planted_motion(planted):
     problem = planted(600, sigma=0.7, motion=0.6)
     loader, pose, half, mask, start = run_consensus(problem)
     heard = []
-    found = low_rank(loader, problem.grid, pose, half, mask, start, 2, 30, 0, lambda *line: heard.append(line))
+    found = low_rank(loader, half, mask, start, 2, 30, 0, lambda *line: heard.append(line))
     assert heard
     from cryorecon.inference.conformation.posterior import Posterior
     from cryorecon.model import Model
