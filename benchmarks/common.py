@@ -5,7 +5,7 @@ Imports the standard library alone. Linux lets a process inherit its parent's pe
 measures must be smaller than what is measured.
 """
 
-import datetime
+import datetime as dt
 import fcntl
 import hashlib
 import json
@@ -50,7 +50,7 @@ class Measured:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """This process's environment with ``threads`` threads for every maths library, and this checkout's package
+    """The environment with ``threads`` threads for every maths library, and this checkout's package
     first."""
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     count = str(threads)
@@ -96,7 +96,7 @@ def read_gnu_time(path: Path) -> Measured | None:
     wall = 0.0
     for part in value("Elapsed (wall clock) time (h:mm:ss or m:ss)").split(":"):
         wall = 60 * wall + float(part)
-    began = datetime.datetime.fromtimestamp(path.stat().st_mtime - wall, datetime.UTC)
+    began = dt.datetime.fromtimestamp(path.stat().st_mtime - wall, dt.UTC)
     return Measured(value("Command being timed").strip('"').split(), began.isoformat(timespec="seconds"), wall,
                     float(value("User time (seconds)")) + float(value("System time (seconds)")),
                     1024 * int(value("Maximum resident set size (kbytes)")), 0)
@@ -110,7 +110,7 @@ def cpu_of(pid: int) -> float:
 
 def now() -> str:
     """The time, ISO with its zone."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 def sha256(paths: Sequence[Path]) -> str:

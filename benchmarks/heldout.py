@@ -11,6 +11,7 @@ from vs_cryodrgn import WIDTHS, network_seconds, say
 
 from cryorecon.data.cryodrgn_files import write_indices
 from cryorecon.data.load import load_particles
+from cryorecon.data.loader import Batch
 from cryorecon.data.stack import ParticleStack
 from cryorecon.model import Model, per_particle
 from cryorecon.training import build
@@ -81,6 +82,6 @@ def held_out_energy(run: Path, held: ParticleStack) -> tuple[float, float]:
     return total / count, nothing / count
 
 
-def energy_sum(model: Model, batch) -> float:
+def energy_sum(model: Model, batch: Batch) -> float:
     """Summed over the batch's images."""
     return float(per_particle(model.energy(model.infer(batch), batch), batch).sum())

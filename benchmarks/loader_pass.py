@@ -6,7 +6,6 @@ Prints when it began and ended, in seconds of the system's monotonic clock.
 import sys
 import time
 
-import common  # noqa: F401 - finds the checkout's package
 import torch
 
 from cryorecon.data.load import load_particles

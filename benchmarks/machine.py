@@ -1,7 +1,4 @@
-"""This machine, as JSON: processor, memory, PyTorch and the rate of its matrix products.
-
-python benchmarks/machine.py --threads 1
-"""
+"""Describe the machine as JSON: processor, memory, PyTorch and the rate of its matrix products."""
 
 import argparse
 import json

@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import common  # noqa: F401 - finds the checkout's package
 import numpy as np
 
 from cryorecon.data.mrc import StackWriter

@@ -14,6 +14,7 @@ from cryorecon.volumes.fourier_mlp import FourierMLP
 
 WARM_UP = 2
 STEP_FLOPS = {"cpu": 2e11, "cuda": 2e13}  # about what one step should hold
+MOST_IMAGES = {"cpu": 64, "cuda": 2048}
 
 
 def flops_an_image(box: int, width: int, layers: int) -> float:
@@ -29,7 +30,7 @@ def flops_an_image(box: int, width: int, layers: int) -> float:
 
 def images_per_second(box: int, width: int, layers: int, device: str, bf16: bool, threads: int, seconds: float) -> float:
     """Images a second of forward, backward and Adam, over at least ``seconds``; on a CPU in processor time."""
-    n = max(1, round(STEP_FLOPS[device] / flops_an_image(box, width, layers)))
+    n = min(MOST_IMAGES[device], max(1, round(STEP_FLOPS[device] / flops_an_image(box, width, layers))))
     grid = Grid(box, 1.0, device)
     batch = random_batch(grid, n)
     generator = torch.Generator().manual_seed(0)

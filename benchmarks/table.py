@@ -1,6 +1,4 @@
-"""Write the tables of docs/benchmarks.md from benchmarks/results/*.json; --check: say whether they are those.
-
-python benchmarks/table.py
+"""Write the tables of docs/benchmarks.md from benchmarks/results/*.json; with --check, say whether they are those.
 """
 
 import argparse

@@ -7,6 +7,7 @@ heldout: loss on images that training did not see, by setting. flops: the networ
 """
 
 import argparse
+import itertools
 import re
 import statistics
 import subprocess
@@ -83,7 +84,7 @@ def peer_epochs(folder: Path, binaries: Path, epochs: int, threads: int) -> list
                     marks.append(common.cpu_of(process.pid))
         if process.wait():
             fail(last.strip())
-    return [b - a for a, b in zip(marks, marks[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(marks)]
 
 
 def epoch_part(args: argparse.Namespace, binaries: Path) -> list[Table]:

@@ -176,10 +176,9 @@ def one_row(bench: Bench, row: str, seed: int, digest: str) -> Table:
              for epoch, cost in seconds.items()]
     last = curve[-1]
     passes = network_seconds(folder)
+    each = max(passes.values()) / max(passes) if passes else None
     if row == "peer":
         each = measured["cpu_seconds"] / last["epoch"]
-    else:
-        each = max(passes.values()) / max(passes) if passes else None
     scores = {key: value for key, value in last.items() if key != "cpu_seconds"}
     return {"seed": seed, "row": row, **scores, **measured, "cpu_seconds_per_epoch": each, "curve": curve}
 

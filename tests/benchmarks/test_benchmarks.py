@@ -187,7 +187,7 @@ def test_growth_is_that_of_the_working_part():
 
 def test_flops_against_a_count_by_hand():
     step = module("step")
-    points, features, width = 172, 48, 8  # of a box of 16: half of the plane's disc
+    features, width = 48, 8
     products = 2 * features * width + 3 * 3 * width * width + 3 * width * 2
     assert step.Grid(16, 1.0).n == pytest.approx(np.pi * 8**2 / 2, rel=0.05)
     assert step.flops_an_image(16, width, 3) == pytest.approx(2 * products * step.Grid(16, 1.0).n)
@@ -197,10 +197,10 @@ def test_flops_against_a_count_by_hand():
 def test_markdown():
     text = module("common").markdown([[1, "a", 0.12345, None], [10, "bc", 1234.5, 2.0]], ["n", "what", "x", "y"])
     assert text.splitlines() == [
-        "|  n | what |     x |    y |",
-        "|---:|------|------:|-----:|",
-        "|  1 | a    | 0.123 |      |",
-        "| 10 | bc   |  1234 |    2 |",
+        "|  n | what |     x | y |",
+        "|---:|------|------:|--:|",
+        "|  1 | a    | 0.123 |   |",
+        "| 10 | bc   |  1234 | 2 |",
     ]
 
 

@@ -14,6 +14,7 @@ from cryorecon.geometry.fourier import centred_ifft
 from cryorecon.geometry.grid import Grid
 from cryorecon.imaging.ctf import Optics, ctf
 from cryorecon.imaging.masks import radius_map, soft_sphere
+from cryorecon.volumes.symmetry import symmetrise
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 
@@ -42,11 +43,13 @@ class Problem:
         return Loader(self.stack, self.grid, self.noise, windowed=False, **options)
 
 
-def _planted(n: int, box: int = 16, sigma: float = 0.0, motion: float = 0.0, seed: int = 0, apix: float = 4.0) -> Problem:
-    """Images with CTF, shifts and white noise of standard deviation ``sigma`` of the signal's."""
+def _planted(n: int, box: int = 16, sigma: float = 0.0, motion: float = 0.0, seed: int = 0, group: str = "C1") -> Problem:
+    """Images with CTF, shifts and white noise of standard deviation ``sigma`` of the signal's, 4 Å/px."""
+    apix = 4.0
     generator = torch.Generator().manual_seed(seed)
     grid = Grid(box, apix)
     maps = _smooth_maps(box, 2, seed)
+    maps[0] = symmetrise(maps[0], group)
     maps[1] *= motion * maps[0].norm() / maps[1].norm()
     z = torch.rand(n, 1, generator=generator) * 2 * 3**0.5 - 3**0.5
     rotation = rotations.random(n, generator)

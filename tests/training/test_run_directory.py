@@ -1,0 +1,160 @@
+"""The run directory and the configuration in it."""
+
+import stat
+
+import numpy as np
+import pytest
+import torch
+
+from cryorecon.errors import InputError
+from cryorecon.training.config import RunConfig, absolute_paths
+from cryorecon.training.run_directory import RunDirectory, write_atomically
+
+CONFIG = RunConfig("/data/p.star", zdim=2, epochs=4, lr=1e-5, beta=None, features=7)
+
+
+def state(epoch):
+    return {"epoch": epoch, "model": {"w": torch.full((3,), float(epoch))}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    directory.start(CONFIG, ["cryorecon", "train_vae"])
+    return directory
+
+
+def test_the_configuration_survives_the_file(run):
+    assert run.config() == CONFIG
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("just text", "table 'run'"), ("run: [1, 2]", "table 'run'"), ("run:\n  particles: p\n  nonsense: 3\n", "nonsense"),
+    ("run: {a: [", "expected YAML"), ("run:\n  zdim: 1\n", "particles"), ("run:\n  particles: p\n  zdim: -1\n", "zdim"),
+    ("run: !!python/object/apply:os.system ['true']", "expected YAML"),
+])
+def test_a_configuration_that_is_none(run, text, says):
+    (run.path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=says):
+        run.config()
+
+
+@pytest.mark.parametrize(("fields", "says"), [
+    ({"zdim": 0}, "zdim"), ({"conformation": "fixed", "zdim": 2}, "zdim"), ({"volume": "clay"}, "volume: expected one of"),
+    ({"road": "plain"}, "closed-form posterior"), ({"symmetry": "D2"}, "symmetry"), ({"points": 0.0}, "points"),
+])
+def test_parts_that_do_not_fit(fields, says):
+    with pytest.raises(InputError, match=says):
+        RunConfig(**{"particles": "p", "zdim": 1} | fields)
+
+
+def test_beta_counts_as_cryodrgn_counts_it():
+    assert RunConfig("p", zdim=8).kl_weight == pytest.approx(1 / 16)
+    assert RunConfig("p", zdim=8, beta=0.5).kl_weight == pytest.approx(0.25)
+
+
+def test_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_paths({"particles": "a/b.star", "ctf": None, "zdim": 3}) == {
+        "particles": str(tmp_path / "a/b.star"), "ctf": None, "zdim": 3}
+
+
+def test_a_folder_that_holds_a_run_is_refused(run):
+    with pytest.raises(InputError, match="another run"):
+        run.start(CONFIG, [])
+
+
+def test_checkpoints_come_back(run):
+    for epoch in (0, 2, 10):
+        run.save(epoch, state(epoch), np.full((5, 2), epoch, np.float32))
+    assert run.epochs() == [0, 2, 10]
+    assert run.load()["epoch"] == 10
+    assert float(run.load(2)["model"]["w"][0]) == 2
+    np.testing.assert_array_equal(run.z(), np.full((5, 2), 10))
+    np.testing.assert_array_equal(run.z(0), np.zeros((5, 2)))
+    with pytest.raises(InputError, match="expected one of the epochs 0, 2, 10, found 3"):
+        run.load(3)
+
+
+def test_a_checkpoint_that_holds_code_is_not_run(run, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    torch.save({"model": Trap()}, run.path / "weights.1.pt")
+    with pytest.raises(InputError, match=r"weights\.1\.pt: expected a checkpoint"):
+        run.load()
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_others_may_read_what_is_written(run):
+    run.save(1, state(1), np.zeros((2, 2), np.float32))
+    expected = (run.path / "config.yaml").stat().st_mode
+    (run.path / "plain").touch()
+    assert stat.S_IMODE(expected) == stat.S_IMODE((run.path / "plain").stat().st_mode)
+
+
+def test_what_fails_while_it_is_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def half(temporary):
+        temporary.write_text("ne")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_atomically(path, half)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_metrics_after_the_checkpoint_are_forgotten(run):
+    for epoch in (1, 2, 3):
+        run.log({"epoch": epoch, "energy": 1.0})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 1, "en')  # a kill cut it short
+    run.drop_after(2)
+    assert (run.path / "metrics.jsonl").read_text() == '{"epoch": 1, "energy": 1.0}\n{"epoch": 2, "energy": 1.0}\n'
+
+
+class TestBegun:
+    def test_failure_before_a_checkpoint_leaves_nothing(self, tmp_path):
+        directory = RunDirectory(tmp_path / "a/b/run")
+        with pytest.raises(InputError, match="bad"), directory.begun(CONFIG, []):
+            (directory.path / "run.log").touch()
+            raise InputError("bad")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_failure_after_a_checkpoint_keeps_it(self, tmp_path):
+        directory = RunDirectory(tmp_path / "run")
+        with pytest.raises(KeyboardInterrupt), directory.begun(CONFIG, []):
+            directory.save(0, state(0), None)
+            raise KeyboardInterrupt
+        assert directory.epochs() == [0]
+        assert directory.config() == CONFIG
+
+    def test_files_of_others_stay(self, tmp_path):
+        (tmp_path / "notes").touch()
+        with pytest.raises(ValueError), RunDirectory(tmp_path).begun(CONFIG, []):
+            raise ValueError
+        assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+    def test_a_run_of_others_is_not_touched(self, run):
+        with pytest.raises(InputError, match="another run"), run.begun(CONFIG, []):
+            raise AssertionError
+        assert run.config() == CONFIG
+
+    def test_resumed_keeps_everything_and_writes_what_changed(self, run):
+        config = run.resumed({"epochs": 9, "zdim": 2})
+        with pytest.raises(InputError), run.begun(config, ["again"], resume=True):
+            raise InputError("bad")
+        assert run.config().epochs == 9
+
+
+def test_resumed_refuses_what_would_be_another_run(run):
+    run.save(4, state(4), None)
+    with pytest.raises(InputError, match="THE lr: expected 1e-05 as the run"):
+        run.resumed({"lr": 0.1}, lambda name: f"THE {name}")
+    with pytest.raises(InputError, match="expected at least 4"):
+        run.resumed({"epochs": 3})
+    assert run.resumed({"epochs": 4, "device": "cpu"}).device == "cpu"
