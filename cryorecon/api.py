@@ -1,6 +1,6 @@
 """What ``import cryorecon`` offers: every step from particles to maps as a call.
 
-Paths and in-memory stacks are taken alike. What is not here is where the :doc:`reference </api>` says, under its module.
+Paths and in-memory stacks are taken alike. ``docs/methods/python.md`` says where to find what is not here.
 """
 
 from collections.abc import Callable

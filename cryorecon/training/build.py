@@ -1,6 +1,6 @@
 """The one place that sees every part: from a configuration to data, model and optimisers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -72,6 +72,8 @@ def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
                                datadir=config.datadir, tomograms=config.tomograms, apix=config.apix)
         if config.uninvert:
             stack = stack.uninverted()
+    # rows of tables go by particle: a selection's ids are numbered anew, in their order
+    stack = replace(stack, particle=torch.unique(stack.particle, return_inverse=True)[1])
     if stack.poses is None:
         raise InputError(f"{config.particles}: expected poses, found none; give --poses (a star, cs or CryoDRGN "
                          "pickle)")
@@ -140,7 +142,7 @@ def assemble(config: RunConfig, grid: Grid, pose: nn.Module, n_particles: int, s
 
 
 def optimisers(model: Model, lr: float) -> dict[str, list[torch.optim.Optimizer]]:
-    """Adam for the networks, sparse Adam for tables of one row an image (ten times the step: few visits a row)."""
+    """Adam for the networks, sparse Adam for tables of a row an image (a hundred times the step: one visit a pass)."""
     sparse = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse}
     dense = [p for p in model.parameters() if p.requires_grad and id(p) not in sparse]
     rows = [p for p in model.parameters() if p.requires_grad and id(p) in sparse]
@@ -148,5 +150,5 @@ def optimisers(model: Model, lr: float) -> dict[str, list[torch.optim.Optimizer]
     if dense:
         made.append(torch.optim.Adam(dense, lr=lr))
     if rows:
-        made.append(torch.optim.SparseAdam(rows, lr=10 * lr))
+        made.append(torch.optim.SparseAdam(rows, lr=100 * lr))
     return {"model": made}

@@ -178,11 +178,13 @@ class RunDirectory:
         """Forget metrics of passes after ``epoch``: a resumed run makes them anew."""
         path = self.path / "metrics.jsonl"
         if path.is_file():
-            lines = []
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line).get("epoch", 0) <= epoch:
-                        lines.append(line)
-                except json.JSONDecodeError:  # the kill cut this line short
-                    continue
+            lines = [line for line in path.read_text().splitlines() if _epoch_of(line) <= epoch]
             write_atomically(path, lambda p: p.write_text("".join(f"{line}\n" for line in lines)))
+
+
+def _epoch_of(line: str) -> float:
+    """The pass that a line of the metrics is about; infinity where a kill cut the line short."""
+    try:
+        return float(json.loads(line)["epoch"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")

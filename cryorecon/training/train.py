@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import cryorecon
+from cryorecon.data.cryodrgn_files import write_poses
 from cryorecon.data.loader import Loader
 from cryorecon.data.mrc import write_volume
 from cryorecon.data.poses import Poses
+from cryorecon.data.source import FileSource
 from cryorecon.data.stack import ParticleStack
 from cryorecon.data.star_write import write_star
 from cryorecon.errors import InputError
@@ -222,7 +224,9 @@ def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:
         density = symmetrise(density, config.symmetry)  # the network itself knows no symmetry
         write_volume(directory.path / f"reconstruct.{state.epoch}.mrc", density.cpu().numpy(), state.model.grid.apix)
     if config.pose == "refine":
-
         rotation, shift = state.model.pose.poses()
-        stack = replace(state.loader.stack, poses=Poses(rotation.cpu(), shift.cpu()))
-        write_star(directory.path / f"poses.{state.epoch}.star", stack)
+        stack, poses = state.loader.stack, Poses(rotation.cpu(), shift.cpu())
+        if isinstance(stack.source, FileSource):
+            write_star(directory.path / f"poses.{state.epoch}.star", stack.with_poses(poses))
+        else:  # images in memory have no names for a star's rows
+            write_poses(directory.path / f"poses.{state.epoch}.pkl", poses, stack.box, stack.apix)

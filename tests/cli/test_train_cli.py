@@ -65,10 +65,10 @@ def test_every_field_of_the_configuration_has_an_option_or_a_reason():
 
 
 def test_cryodrgns_command_is_understood():
-    args = parsed("train_vae", "p.mrcs", "--poses", "pose.pkl", "--ctf", "ctf.pkl", "--zdim", "8", "-n", "25", "-b", "8", "-o", "out",
-                  "--lr", "1e-4", "--beta", "0.1", "--seed", "3", "--ind", "i.pkl", "--datadir", "d", "--uninvert-data", "--no-window",
-                  "--enc-dim", "64", "--enc-layers", "2", "--dec-dim", "128", "--dec-layers", "4", "--pe-type", "gaussian", "--pe-dim",
-                  "9", "--feat-sigma", "0.4", "--checkpoint", "5", "--no-amp", "--do-pose-sgd", "--load", "latest")  # fmt: skip
+    typed = ("p.mrcs --poses pose.pkl --ctf ctf.pkl --zdim 8 -n 25 -b 8 -o out --lr 1e-4 --beta 0.1 --seed 3 --ind i.pkl "
+             "--datadir d --uninvert-data --no-window --enc-dim 64 --enc-layers 2 --dec-dim 128 --dec-layers 4 --pe-type "
+             "gaussian --pe-dim 9 --feat-sigma 0.4 --checkpoint 5 --no-amp --do-pose-sgd --load latest")
+    args = parsed("train_vae", *typed.split())
     assert options.given(args) == {
         "particles": os.path.abspath("p.mrcs"), "poses": os.path.abspath("pose.pkl"), "ctf": os.path.abspath("ctf.pkl"),
         "zdim": 8, "epochs": 25, "batch": 8, "lr": 1e-4, "beta": 0.1, "seed": 3, "ind": os.path.abspath("i.pkl"),
@@ -83,7 +83,8 @@ def test_what_is_not_given_is_the_configurations_default(name):
 
 
 def test_a_flag_that_only_cryodrgn_has_is_refused(capsys):
-    assert "unrecognized arguments: --multigpu" in error_of(capsys, "train_vae", "p.mrcs", "--zdim", 2, "-o", "out", "--multigpu")
+    said = error_of(capsys, "train_vae", "p.mrcs", "--zdim", 2, "-o", "out", "--multigpu")
+    assert "unrecognized arguments: --multigpu" in said
 
 
 # --- what a run leaves, and how it goes on -----------------------------------------------------------------------------
@@ -322,7 +323,8 @@ def test_eval_vol_along_a_line_and_flipped(run, tmp_path):
 @pytest.mark.parametrize(("more", "says"), [
     ([], "found none"), (["-z", "1"], "shape (1, 1)"), (["-z", "1", "nan"], "finite"),
     (["-z", "1", "2", "--zfile", "x"], "found several"), (["--zfile", "absent.txt"], "absent.txt: expected"),
-    (["--z-start", "1", "2"], "--z-end"), (["-z", "1", "2", "-d", "22"], "at most 20 px"), (["-z", "1", "2", "-d", "7"], "even"),
+    (["--z-start", "1", "2"], "--z-end"), (["-z", "1", "2", "-d", "22"], "at most 20 px"),
+    (["-z", "1", "2", "-d", "7"], "even"),
     (["-z", "1", "2", "--apix", "0"], "above 0"), (["-z", "1", "2", "--epoch", "7"], "found 7"),
 ])
 def test_eval_vol_of_nothing(run, tmp_path, capsys, more, says):

@@ -23,7 +23,7 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     code = blocks(PAGE)[0]
     assert len([line for line in code.splitlines() if line and not line.startswith("#")]) <= 11
     seen = {}
-    exec(compile(code, str(PAGE), "exec"), seen)  # noqa: S102 - our own page
+    exec(compile(code, str(PAGE), "exec"), seen)
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2
     assert all("first crossing" in line for line in printed)
@@ -37,7 +37,7 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
 def test_the_second_example_names_what_there_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(cryorecon.InputError, match=r"particles\.star"):
-        exec(compile(blocks(PAGE)[1], str(PAGE), "exec"), {})  # noqa: S102
+        exec(compile(blocks(PAGE)[1], str(PAGE), "exec"), {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -84,6 +84,8 @@ def test_a_run_in_memory_goes_on_and_is_guarded(tmp_path):
     symmetric, _ = read_volume(tmp_path / "run/reconstruct.2.mrc")
     inside = symmetric[:, 1:, 1:]
     np.testing.assert_allclose(inside, inside[:, ::-1, ::-1], atol=2e-3 * np.abs(inside).max())
+    part = cryorecon.train(stack[::2], tmp_path / "part", 1, epochs=1, conformation="table", atoms=5, **small)
+    assert part.z.shape == (20, 1), "a selection's particles are numbered anew"
     with pytest.raises(cryorecon.InputError, match="in memory"):
         cryorecon.image_fits(again.directory)
     assert np.isfinite(cryorecon.image_fits(again.directory, stack=stack).energy).all()

@@ -35,7 +35,8 @@ def test_the_run_directory_holds_what_it_promises(run):
 
 
 def test_z_follows_the_hinge_and_maps_the_states(run, simulation, tmp_path, capsys):
-    assert main(["eval_states", str(run), "--truth", str(simulation / "truth.npz"), "-o", str(tmp_path), "--device", "cpu"]) == 0
+    truth = str(simulation / "truth.npz")
+    assert main(["eval_states", str(run), "--truth", truth, "-o", str(tmp_path), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "FSC-AUC" in printed
     found = json.loads((tmp_path / "states.json").read_text())

@@ -55,8 +55,8 @@ def one_thread():
     ["--road", "plain", "--conformation", "encoder", "--enc-dim", "16", "--enc-layers", "1"],
 ], ids=["posterior", "table", "plain encoder"])
 def test_killed_and_resumed_is_undisturbed(road, particles, tmp_path, one_thread):
-    common = ["train_vae", str(particles), "--zdim", "2", "-n", "3", "--dec-dim", "16", "--dec-layers", "1", "-b", "8", "--atoms",
-              "10", "--device", "cpu", *road]
+    common = ["train_vae", str(particles), "--zdim", "2", "-n", "3", "--dec-dim", "16", "--dec-layers", "1", "-b", "8",
+              "--atoms", "10", "--device", "cpu", *road]
     killed = subprocess.run([sys.executable, "-c", KILLED, *common, "-o", str(tmp_path / "killed")], capture_output=True,
                             timeout=120, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
