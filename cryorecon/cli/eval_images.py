@@ -1,7 +1,8 @@
 """How well each image fits the run's own prediction of it.
 
-Writes one row an image: image, particle, energy (nats a Fourier point: about 1 where only noise is left), kl (nats) and
-z. Images far above the others are ice, carbon or neighbours: candidates for `cryorecon filter`.
+Writes one row an image: image, particle, energy (nats a Fourier point; where only noise is left .63, as much as the
+window leaves of it, and 1 with --no-window), kl (nats) and z. Images far above the others are ice, carbon or
+neighbours: candidates for `cryorecon filter`.
 
     cryorecon eval_images out
     cryorecon eval_images out --epoch 10 -o fits.npz

@@ -88,7 +88,7 @@ def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
             raise InputError(f"{config.mask}: expected a mask of {stack.box}^3, the images' box, found "
                              f"{values.shape[-1]}^3")
         mask = torch.from_numpy(values).to(device).clamp(0, 1)
-    return Problem(stack, grid, half_sets(stack, config.seed), mask, device)
+    return Problem(stack, grid, half_sets(stack, config.seed).to(device), mask, device)
 
 
 def first_noise(problem: Problem, config: RunConfig) -> Tensor:

@@ -15,9 +15,9 @@ from cryorecon.training.train import restore
 class ImageFits:
     """Of each of N images, in the stack's order.
 
-    energy: ``(N,)``, nats a Fourier point: ``sum |y - c v|^2 / sigma^2`` over their number, about 1 where the noise is as
-    estimated; for CTF-premultiplied images less a constant. kl: ``(N,)``, divergence of its z from the prior, in nats, a
-    particle's shared out over its images. z: ``(N, d)``. particle: ``(N,)`` ids.
+    energy: ``(N,)``, nats a Fourier point: ``sum |y - c v|^2 / sigma^2`` over their number. Where only noise is left this is
+    the mean square of the window, .63 (1 without it); for CTF-premultiplied images a constant is missing. kl: ``(N,)``,
+    divergence of its z from the prior, in nats, a particle's shared out over its images. z: ``(N, d)``. particle: ``(N,)`` ids.
     """
 
     energy: np.ndarray
