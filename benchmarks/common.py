@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -170,7 +170,7 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """End with one line on stderr and exit code 2."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)

@@ -148,12 +148,13 @@ def loader_step(prepared: Path, batch: int, threads: int) -> tuple[list[Reading]
     return [Reading(r.seconds, r.bytes, begin <= r.seconds <= end) for r in readings], cpu
 
 
-HEAD = ("step", "images", "peak RssAnon, GB", "growth over the pass, GB", "CPU-s", "images a CPU-s")
+HEAD = ("step", "images", "peak RssAnon, GB", "peak in the pass, GB", "growth over the pass, GB", "CPU-s", "images a CPU-s")
 
 
 def tables(results: Table) -> str:
     """The steps in Markdown."""
-    lines = [[name, results["images"], row["peak_GB"], row["growth_GB"], row["cpu_seconds"], row["images_per_cpu_second"]]
+    lines = [[name, results["images"], row["peak_GB"], row["peak_while_working_GB"], row["growth_GB"], row["cpu_seconds"],
+              row["images_per_cpu_second"]]
              for name, row in results["steps"].items()]
     return common.markdown(lines, HEAD)
 

@@ -27,7 +27,7 @@ Decode = Callable[["np.ndarray"], "Tensor"]
 
 @dataclass(frozen=True)
 class Truth:
-    """state ``(N,)``; coordinate ``(N,)`` of the motion; maps ``(S, D, D, D)``; apix in Å/px."""
+    """state ``(N,)``; coordinate ``(S, q)`` of the states; maps ``(S, D, D, D)``; apix in Å/px."""
 
     state: "np.ndarray"
     coordinate: "np.ndarray"
@@ -43,35 +43,27 @@ def read_truth(folder: Path) -> Truth:
     from cryorecon.data.mrc import read_volume
 
     with np.load(folder / "truth.npz", allow_pickle=False) as held:
-        state, coordinate = held["state"], held["coordinate"][held["state"], 0]
-    volumes = [read_volume(folder / "maps" / f"state_{number:02d}.mrc") for number in range(int(state.max()) + 1)]
+        state, coordinate = held["state"], held["coordinate"]
+    volumes = [read_volume(folder / "maps" / f"state_{number:02d}.mrc") for number in range(len(coordinate))]
     return Truth(state, coordinate, torch.stack([torch.from_numpy(v.copy()) for v, _ in volumes]), volumes[0][1])
 
 
-def representatives(z: "np.ndarray", state: "np.ndarray") -> "np.ndarray":
-    """For each state that occurs, the row of ``z (N, d)`` nearest to the mean of the state's rows."""
-    import numpy as np
-
-    means = [z[state == number].mean(0) for number in np.unique(state)]
-    return np.array([np.square(z - mean).sum(1).argmin() for mean in means])
-
-
 def score(z: "np.ndarray", decode: Decode, truth: Truth) -> common.Table:
-    """spearman: |rank correlation| of z's first principal component with the coordinate. auc, auc_std: over states.
-    difference_maps: mean correlation of each state's difference from the mean state with the truth's.
+    """spearman: |rank correlation| of z's first principal component with the first coordinate. auc, auc_std: over
+    states. difference_maps: mean correlation of each state's difference from the mean state with the truth's.
 
-    ``z (N, d)``; ``decode(z (S, d))`` gives maps ``(S, D, D, D)``.
+    ``z (N, d)``; ``decode(z (S, d))`` gives maps ``(S, D, D, D)`` and is called once: a peer starts a process for it.
     """
-    import numpy as np
+    import torch
 
-    from cryorecon.metrics.conformation_error import latent_agreement
-    from cryorecon.metrics.fsc import difference_map_correlation, per_conformation_auc
+    from cryorecon.analysis.states import representatives, score_states
 
-    maps = decode(z[representatives(z, truth.state)])
-    true = truth.maps[np.unique(truth.state)]
-    areas = per_conformation_auc(maps, true)
-    return {"spearman": latent_agreement(z, truth.coordinate), "auc": float(areas.mean()), "auc_std": float(areas.std()),
-            "difference_maps": difference_map_correlation(maps, true)}
+    chosen = z[representatives(z, truth.state)[2]]
+    maps = {row.tobytes(): density for row, density in zip(chosen, decode(chosen), strict=True)}
+    found = score_states(z, truth.state, truth.coordinate, lambda rows: torch.stack([maps[r.tobytes()] for r in rows]),
+                         lambda number: truth.maps[number])
+    return {"spearman": float(found.spearman[0, 0]), "auc": float(found.auc.mean()), "auc_std": float(found.auc.std()),
+            "difference_maps": found.difference}
 
 
 def open_ours(run: Path, epoch: int) -> tuple["np.ndarray", Decode]:

@@ -18,6 +18,11 @@ class Model(nn.Module):
     pose, conformation: inferences ``(hypotheses, batch, score) -> hypotheses``, applied in this order.
     """
 
+    grid: Grid
+    volume: Volume
+    pose: nn.Module
+    conformation: nn.Module
+
     def __init__(self, grid: Grid, volume: Volume, pose: nn.Module, conformation: nn.Module):
         super().__init__()
         self.grid, self.volume, self.pose, self.conformation = grid, volume, pose, conformation

@@ -16,13 +16,17 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
+from cryorecon.analysis.clusters import kmeans
 from cryorecon.analysis.latent import fit_pca
 from cryorecon.data.load import load_particles, read_metadata
 from cryorecon.data.mrc import read_volume
+from cryorecon.geometry.fourier import centred_fft, centred_ifft
 from cryorecon.geometry.grid import Grid
 from cryorecon.imaging.ctf import ctf
+from cryorecon.imaging.masks import radius_map
 from cryorecon.metrics.fsc import FSCCurve, fsc_curve
 from cryorecon.metrics.resample import match
 from cryorecon.report import maps, plots
@@ -50,9 +54,10 @@ def density_of(path: Path) -> tuple[Tensor, float]:
     return torch.from_numpy(array), apix
 
 
-def written(drawn: Figure, path: Path) -> None:
-    """Save a picture, and say so if it is too large for the repository."""
+def written(drawn: Figure, path: Path, colours: int = 128) -> None:
+    """Save a picture in a few colours, and say so if it is too large for the repository."""
     save(drawn, path, DPI)
+    Image.open(path).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path}: {size / 1e3:.0f} kB" + (" TOO LARGE" if size > LIMIT else ""))
 
@@ -118,14 +123,15 @@ def demo_pictures(folder: Path, out: Path) -> None:
     run = load_run(folder / "run", device="cpu")
     with np.load(folder / "data" / "truth.npz") as truth:
         coordinate = truth["coordinate"][truth["state"]].reshape(len(run.z), -1)[:, 0]
-    chosen = [int(np.argmin(np.abs(coordinate - at))) for at in np.quantile(coordinate, np.linspace(0.02, 0.98, 7))]
+    chosen = [int(np.argmin(np.abs(coordinate - at))) for at in np.quantile(coordinate, np.linspace(0.02, 0.98, 6))]
     images, expected = predictions(run, folder, chosen)
-    written(maps.data_and_prediction(images, expected), out / "particles.png")
+    written(maps.data_and_prediction(images, expected), out / "particles.png", 24)
     written(latents_and_truth(run.z, coordinate), out / "latents.png")
     walked = sorted((folder / "run" / f"analyze.{run.epoch}" / "pc1").glob("vol_*.mrc"))
-    shown = [walked[i] for i in np.linspace(0, len(walked) - 1, 6).round().astype(int)]
-    written(maps.surfaces([density_of(path)[0] for path in shown], [""] * len(shown), columns=len(shown), size=260),
-            out / "motion.png")
+    chosen = np.linspace(0, len(walked) - 1, 5).round().astype(int)
+    labels = [f"{5 + 90 * i / (len(walked) - 1):.0f}th percentile" for i in chosen]
+    drawn = maps.surfaces([density_of(walked[i])[0] for i in chosen], labels, columns=len(chosen), size=320)
+    written(drawn, out / "motion.png")
 
 
 # --- real particles ---
@@ -153,14 +159,27 @@ def _curve(axes: Axes, curve: FSCCurve, apix: float, marks: Sequence[tuple[float
     axes.legend(loc="upper right")
 
 
+def alike(density: Tensor, reference: Tensor, apix: float, angstrom: float) -> tuple[Tensor, Tensor]:
+    """Both maps up to a resolution, the first with the amplitudes by shell of the second: what is left are the phases."""
+    radius = radius_map(len(density), 3)
+    shell = radius.round().long()
+    soft = torch.sigmoid(2 * (len(density) * apix / angstrom - radius))
+    spectra = [centred_fft(each, 3) for each in (density, reference)]
+    power = [torch.zeros(int(shell.max()) + 1).index_add_(0, shell.flatten(), each.abs().square().flatten())
+             for each in spectra]
+    ratio = (power[1] / power[0].clamp(min=1e-30)).sqrt()[shell]
+    return centred_ifft(spectra[0] * ratio * soft, 3).real, centred_ifft(spectra[1] * soft, 3).real
+
+
 @style()
-def against_a_reference(ours: Tensor, reference: Tensor, apix: float, marks: Sequence[tuple[float, float]],
-                        titles: tuple[str, str], zoom: float) -> Figure:
-    """Two maps on one grid from the same side, and their FSC."""
-    drawn = figure(8.0, 2.7)
-    cells = drawn.add_gridspec(1, 3, width_ratios=(1, 1, 1.25))
-    view = turned(principal_view(reference, default_level(reference)), "y", 25)
-    for i, (density, colour) in enumerate(((ours, BLUE), (reference, SAND))):
+def against_a_reference(ours: Tensor, reference: Tensor, apix: float, angstrom: float,
+                        marks: Sequence[tuple[float, float]], titles: tuple[str, str], zoom: float) -> Figure:
+    """Two maps on one grid, up to ``angstrom``, from the same side, and their FSC as they are."""
+    drawn = figure(8.4, 2.9)
+    cells = drawn.add_gridspec(1, 3, width_ratios=(1, 1, 1.15))
+    shown = alike(ours, reference, apix, angstrom)
+    view = turned(principal_view(shown[1], default_level(shown[1])), "y", 25)
+    for i, (density, colour) in enumerate(zip(shown, (BLUE, SAND), strict=True)):
         _surface(drawn.add_subplot(cells[i]), density, view, colour, titles[i], zoom)
     _curve(drawn.add_subplot(cells[2]), fsc_curve(ours, reference), apix, marks, "between the two")
     return drawn
@@ -173,8 +192,8 @@ def betagal(data: Path, work: Path, out: Path) -> None:
     ours, apix = density_of(work / "betagal" / "backproject.mrc")
     reference, other = density_of(data / "maps" / "betaGal_relion_tutorial_100.mrc.gz")
     first, second, apix = match(ours, apix, reference, other)
-    drawn = against_a_reference(first, second, apix, [(24, 0.80), (15, 0.40)],
-                                ("101 particles, backproject", "independent map"), 1.15)
+    drawn = against_a_reference(first, second, apix, 12, [(24, 0.80), (15, 0.40)],
+                                ("101 particles, backproject", "independent map"), 1.45)
     written(drawn, out / "betagal.png")
 
 
@@ -187,27 +206,30 @@ def ribosome(data: Path, work: Path, out: Path) -> None:
     shipped, _ = density_of(folder / "warptools_test_box-32_angpix-12_reconstruct.mrc")
     box = len(shipped)
     marks = [(box * apix / shell, least) for shell, least in enumerate((0.95, 0.90, 0.80, 0.75), 1)]
-    drawn = against_a_reference(ours, shipped[(-torch.arange(box)) % box], apix, marks,
-                                ("40 ribosomes in situ, 1430 tilts", "map shipped with them, mirrored"), 1.1)
+    drawn = against_a_reference(ours, shipped[(-torch.arange(box)) % box], apix, 38, marks,
+                                ("40 ribosomes in situ, 1430 tilts", "map shipped with them, mirrored"), 1.35)
     written(drawn, out / "ribosome70S.png")
 
 
 @style()
-def two_states(z: np.ndarray, labels: np.ndarray, found: Tensor, true: Tensor) -> Figure:
+def two_states(z: np.ndarray, labels: np.ndarray, found: Tensor, true: Tensor, apix: float) -> Figure:
     """Latents by label; the maps at the means of z, and the maps that the images were made from."""
-    drawn = figure(8.2, 3.6)
-    cells = drawn.add_gridspec(2, 3, width_ratios=(1.5, 1, 1))
+    drawn = figure(8.0, 3.9)
+    cells = drawn.add_gridspec(2, 3, width_ratios=(1.35, 1, 1))
     axes = drawn.add_subplot(cells[:, 0])
     first = fit_pca(z).project(z)[:, 0]
+    right = float((kmeans(z, 2).labels == labels).mean())
     edges = np.linspace(first.min(), first.max(), 49)
     for label, (name, colour) in enumerate((("D", LINES[0]), ("E", LINES[1]))):
         axes.hist(first[labels == label], edges, color=colour, alpha=0.85, label=f"class {name}")
-    axes.set(xlabel="first component of z", ylabel="particles", title=f"{len(z)} particles")
+    axes.set(xlabel="first component of z", ylabel="particles",
+             title=f"{len(z)} particles, {100 * max(right, 1 - right):.0f} % split right")
     axes.legend(loc="upper center")
-    view = principal_view(true[0], default_level(true[0]))
-    for row, (volumes, what) in enumerate(((found, "at the mean z of"), (true, "truth,"))):
-        for column, (name, colour) in enumerate((("D", BLUE), ("E", SAND))):
-            _surface(drawn.add_subplot(cells[row, column + 1]), volumes[column], view, colour, f"{what} {name}", 1.3)
+    for column, (name, colour) in enumerate((("D", BLUE), ("E", SAND))):
+        shown = alike(found[column], true[column], apix, 38)
+        view = principal_view(true[0], default_level(true[0]))
+        for row, what in enumerate(("at the mean z of", "truth,")):
+            _surface(drawn.add_subplot(cells[row, column + 1]), shown[row], view, colour, f"{what} {name}", 1.5)
     return drawn
 
 
@@ -222,7 +244,7 @@ def ribosome_states(data: Path, work: Path, out: Path) -> None:
     labels = np.array(["classE" in stack for stack in meta.stacks])[meta.file_index[first]].astype(int)
     found = run.density(np.stack([run.z[labels == k].mean(0) for k in (0, 1)]))
     true = torch.stack([density_of(folder / f"10076_class{name}_32.mrc")[0] for name in "DE"])
-    written(two_states(run.z, labels, found, true), out / "10076.png")
+    written(two_states(run.z, labels, found, true, run.apix), out / "10076.png")
 
 
 def main() -> None:

@@ -27,11 +27,12 @@ PRIOR_FROM = 4  # passes before the latent prior is learned: components must hav
 
 @dataclass(frozen=True)
 class Consensus:
-    """model: its volume holds the map, Wiener-filtered and masked. density ``(D, D, D)``: that map. halves ``(2, D,
+    """model: its ``volume`` holds the map, Wiener-filtered and masked. density ``(D, D, D)``: that map. halves ``(2, D,
     D, D)``: unfiltered. fsc ``(n_shells,)`` of the masked half maps. resolved: first Fourier pixel at which it falls
     below 0.143."""
 
     model: Model
+    volume: VoxelGrid
     density: Tensor
     halves: Tensor
     fsc: Tensor
@@ -50,7 +51,7 @@ def consensus(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, m
         density = volume.density(torch.zeros(1, 0, device=grid.device))[0]
     below = torch.nonzero(em.fsc[0, 1 : grid.n_shells] < 0.143)
     resolved = float(below[0, 0] + 1) if len(below) else float(grid.n_shells - 1)
-    return Consensus(model, density, em.half_maps, em.fsc[0], resolved)
+    return Consensus(model, volume, density, em.half_maps, em.fsc[0], resolved)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from cryorecon.errors import InputError
 from cryorecon.inference.conformation.encoder import Encoder
 from cryorecon.inference.conformation.posterior import Posterior
 from cryorecon.inference.conformation.table import Table
+from cryorecon.inference.pose.refine import Refine
 from cryorecon.model import Model
 from cryorecon.objectives.likelihood import Likelihood, PointSampler
 from cryorecon.training import build, closed_form
@@ -28,8 +29,10 @@ from cryorecon.training.amortise import fit_encoder
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, fit, stream
 from cryorecon.training.run_directory import RunDirectory
+from cryorecon.volumes.base import Volume
 from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.symmetry import symmetrise
+from cryorecon.volumes.voxel_grid import VoxelGrid
 
 
 @dataclass
@@ -62,6 +65,8 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
         state = begin(config, problem, directory, report)
         save(config, directory, state, {})
     optimisers = build.optimisers(state.model, config.lr)
+    if config.epochs > state.epoch and config.pose == "given" and isinstance(state.model.conformation, Posterior):
+        remember(state.model, state.model.conformation, state.loader)
     if resume and state.epoch:
         saved = directory.load()["optimisers"]
         for optimiser, values in zip(optimisers["model"], saved, strict=True):
@@ -138,7 +143,7 @@ def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, re
         low = closed_form.low_rank(loader, problem.half, problem.mask, found, config.zdim, config.atoms, config.seed, report)
         shape = {"base_limit": low.volume.lattice.limit, "atoms": 0 if low.prior is None else len(low.prior.atoms)}
     elif config.road == "lowrank":
-        shape["base_limit"] = found.model.volume.lattice.limit
+        shape["base_limit"] = found.volume.lattice.limit
     stream(config.seed, 0)
     model = build.assemble(config, grid, first.pose, loader.n_particles, shape)
     state = State(model, loader, shape, first.noise, first.scale)
@@ -150,14 +155,14 @@ def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, re
 def _start_volume(config: RunConfig, model: Model, found: closed_form.Consensus, low: closed_form.LowRank | None) -> None:
     """The network's amplitude by shell, and the linear volume that it stands on."""
     volume = model.volume
-    spectrum = found.model.volume.shell_amplitude(model.grid.n_shells)
-    base = volume
+    spectrum = found.volume.shell_amplitude(model.grid.n_shells)
+    base: Volume | None = volume
     if isinstance(volume, FourierMLP):
         flat = spectrum.square().mean().sqrt().expand_as(spectrum)
         volume.amplitude.copy_(spectrum if config.road == "lowrank" else flat)
         base = volume.base
-    if base is not None:
-        base.set_values((found.model.volume if low is None else low.volume).values.detach())
+    if isinstance(base, VoxelGrid):
+        base.set_values((found.volume if low is None else low.volume).values.detach())
 
 
 def _start_conformation(config: RunConfig, problem: build.Problem, state: State, low: closed_form.LowRank | None) -> None:
@@ -175,6 +180,18 @@ def _start_conformation(config: RunConfig, problem: build.Problem, state: State,
             conformation.z.weight.copy_(torch.from_numpy(latents(taught, state.loader)))
     elif isinstance(conformation, Encoder):
         fit_encoder(conformation, taught, state.loader, config.batch, config.seed)
+
+
+def remember(model: Model, posterior: Posterior, loader: Loader) -> None:
+    """Infer every image once: under fixed poses and a fixed linear volume the posterior never changes."""
+    n, device = len(loader.stack), model.grid.device
+    z, kl = torch.zeros(n, posterior.volume.z_dim, device=device), torch.zeros(n, device=device)
+    for raw in loader.epoch(256):
+        batch = raw.to(device)
+        with torch.no_grad():
+            found = model.infer(batch)
+        z[batch.image], kl[batch.image] = found.z[:, 0], found.kl[:, 0]
+    posterior.remember(z, kl)
 
 
 def latents(model: Model, loader: Loader) -> np.ndarray:
@@ -223,7 +240,7 @@ def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:
             density = state.model.volume.density(torch.zeros(1, 0, device=state.model.grid.device))[0]
         density = symmetrise(density, config.symmetry)  # the network itself knows no symmetry
         write_volume(directory.path / f"reconstruct.{state.epoch}.mrc", density.cpu().numpy(), state.model.grid.apix)
-    if config.pose == "refine":
+    if isinstance(state.model.pose, Refine):
         rotation, shift = state.model.pose.poses()
         stack, poses = state.loader.stack, Poses(rotation.cpu(), shift.cpu())
         if isinstance(stack.source, FileSource):

@@ -90,10 +90,14 @@ class Posterior(nn.Module):
         super().__init__()
         object.__setattr__(self, "volume", volume)  # not registered: saved with the model's volume
         self.grid, self.limit, self.prior, self.chunk = grid, limit, prior, chunk
+        self._known: tuple[Tensor, Tensor] | None = None
         self.register_buffer("variance", torch.ones(volume.z_dim, device=grid.device) if variance is None else variance)
 
     def forward(self, hypotheses: Hypotheses, batch: Batch, score: Callable) -> Hypotheses:
         """Hypotheses with posterior mean, covariance and divergence from the prior; no gradient flows."""
+        if self._known is not None:
+            z, kl = self._known
+            return hypotheses.with_z(z[batch.image][:, None], kl[batch.image][:, None])
         with torch.no_grad():
             gram, vector, owner, counts = self.particle_moments(hypotheses, batch)
             if self.prior is None:
@@ -102,6 +106,11 @@ class Posterior(nn.Module):
                 mean, cov, kl = self.prior.posterior(gram, vector)
         mean, cov, kl = mean[owner], cov[owner], (kl / counts)[owner]
         return hypotheses.with_z(mean[:, None], kl[:, None], cov[:, None])
+
+    def remember(self, z: Tensor, kl: Tensor) -> None:
+        """Answer from now on with means ``(N, d)`` and divergences ``(N,)`` by image id (and no covariance): right for as
+        long as poses and the linear volume stay as they are."""
+        self._known = z, kl
 
     def particle_moments(self, hypotheses: Hypotheses, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``G (n, d, d)`` and ``v (n, d)`` of every particle, each image's row ``(B,)`` and images per particle
