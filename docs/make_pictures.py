@@ -42,8 +42,7 @@ RIBOSOME = "warptools_test_4-tomos_10-ptcls_box-32_angpix-12"
 
 def command(*arguments: str | Path) -> None:
     """Run ``cryorecon`` with these arguments unless what follows -o is there."""
-    out = Path(arguments[arguments.index("-o") + 1]) if "-o" in arguments else Path(arguments[1]) / "analyze.2"
-    if not out.exists():
+    if not Path(arguments[arguments.index("-o") + 1]).exists():
         print("$ cryorecon", *arguments, flush=True)
         subprocess.run([sys.executable, "-m", "cryorecon", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
 
@@ -54,10 +53,12 @@ def density_of(path: Path) -> tuple[Tensor, float]:
     return torch.from_numpy(array), apix
 
 
-def written(drawn: Figure, path: Path, colours: int = 128) -> None:
-    """Save a picture in a few colours, and say so if it is too large for the repository."""
+def written(drawn: Figure, path: Path, grey: bool = False) -> None:
+    """Save a picture in 128 colours, or 32 greys, and say so if it is too large for the repository."""
     save(drawn, path, DPI)
-    Image.open(path).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture = Image.open(path).convert("L" if grey else "RGB")
+    picture = picture.point([8 * (i // 8) + i // 32 for i in range(256)]) if grey else picture.quantize(128)
+    picture.save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path}: {size / 1e3:.0f} kB" + (" TOO LARGE" if size > LIMIT else ""))
 
@@ -72,7 +73,6 @@ def demo(folder: Path) -> None:
             data)
     command("train_vae", data / "particles.mrcs", "--poses", data / "poses.pkl", "--ctf", data / "ctf.pkl", "--zdim", "4",
             "-n", "2", "-o", run)
-    command("analyze", run)
 
 
 def predictions(run: Trained, folder: Path, chosen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -117,20 +117,44 @@ def latents_and_truth(z: np.ndarray, coordinate: np.ndarray) -> Figure:
     return drawn
 
 
+def along(z: np.ndarray, state: np.ndarray, percentiles: Sequence[int]) -> tuple[np.ndarray, list[int]]:
+    """Mean latents ``(n, d)`` of the particles about each percentile of the first component, and their median states."""
+    order = np.argsort(fit_pca(z).project(z)[:, 0])
+    reach = len(z) // 50
+    about = [order[max(0, i - reach) : i + reach] for i in (len(z) * p // 100 for p in percentiles)]
+    return np.stack([z[each].mean(0) for each in about]), [int(np.median(state[each])) for each in about]
+
+
+@style()
+def found_and_true(found: Sequence[Tensor], true: Sequence[Tensor], labels: Sequence[str]) -> Figure:
+    """The run's maps above, the true ones of the same particles below, from one side and at one level a row."""
+    drawn = figure(1.5 * len(found), 3.5)
+    mean = torch.stack(list(true)).mean(0)
+    view = principal_view(mean, default_level(mean))
+    for row, volumes in enumerate((found, true)):
+        level = default_level(torch.stack(list(volumes)).mean(0))
+        for i, (density, label) in enumerate(zip(volumes, labels, strict=True)):
+            shade = ALONG(i / (len(labels) - 1))
+            axes = drawn.add_subplot(2, len(found), row * len(found) + i + 1)
+            colour = (0.3 + 0.7 * shade[0], 0.3 + 0.7 * shade[1], 0.3 + 0.7 * shade[2])
+            _surface(axes, density, view, colour, label if row == 0 else "truth", 1.25, level)
+    return drawn
+
+
 def demo_pictures(folder: Path, out: Path) -> None:
     """particles.png, latents.png, motion.png."""
     demo(folder)
     run = load_run(folder / "run", device="cpu")
     with np.load(folder / "data" / "truth.npz") as truth:
-        coordinate = truth["coordinate"][truth["state"]].reshape(len(run.z), -1)[:, 0]
-    chosen = [int(np.argmin(np.abs(coordinate - at))) for at in np.quantile(coordinate, np.linspace(0.02, 0.98, 6))]
+        state, coordinate = truth["state"], truth["coordinate"][truth["state"]].reshape(len(run.z), -1)[:, 0]
+    chosen = [int(np.argmin(np.abs(coordinate - at))) for at in np.quantile(coordinate, np.linspace(0.02, 0.98, 5))]
     images, expected = predictions(run, folder, chosen)
-    written(maps.data_and_prediction(images, expected), out / "particles.png", 24)
+    written(maps.data_and_prediction(images, expected), out / "particles.png", grey=True)
     written(latents_and_truth(run.z, coordinate), out / "latents.png")
-    walked = sorted((folder / "run" / f"analyze.{run.epoch}" / "pc1").glob("vol_*.mrc"))
-    chosen = np.linspace(0, len(walked) - 1, 5).round().astype(int)
-    labels = [f"{5 + 90 * i / (len(walked) - 1):.0f}th percentile" for i in chosen]
-    drawn = maps.surfaces([density_of(walked[i])[0] for i in chosen], labels, columns=len(chosen), size=320)
+    percentiles = (5, 23, 41, 59, 77, 95)
+    z, states = along(run.z, state, percentiles)
+    true = [density_of(folder / "data" / "maps" / f"state_{each:02d}.mrc")[0] for each in states]
+    drawn = found_and_true(list(run.density(z)), true, [f"PC 1, {p} %" for p in percentiles])
     written(drawn, out / "motion.png")
 
 
@@ -150,7 +174,7 @@ def _curve(axes: Axes, curve: FSCCurve, apix: float, marks: Sequence[tuple[float
     frequency, value = curve.frequency.numpy() / apix, curve.value.numpy()
     axes.plot(frequency, value, color=LINES[0], label=label)
     axes.plot([1 / angstrom for angstrom, _ in marks], [least for _, least in marks], "o", markerfacecolor="none",
-              color=LINES[1], markersize=6, label="at least")
+              color=LINES[1], markersize=6, label="asked for by the tests")
     for level in (0.5, 0.143):
         axes.axhline(level, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
     ticks = np.linspace(0, frequency[-1], 6)[1:]
@@ -193,7 +217,7 @@ def betagal(data: Path, work: Path, out: Path) -> None:
     reference, other = density_of(data / "maps" / "betaGal_relion_tutorial_100.mrc.gz")
     first, second, apix = match(ours, apix, reference, other)
     drawn = against_a_reference(first, second, apix, 12, [(24, 0.80), (15, 0.40)],
-                                ("101 particles, backproject", "independent map"), 1.45)
+                                ("101 particles, backproject", "independent map"), 1.15)
     written(drawn, out / "betagal.png")
 
 

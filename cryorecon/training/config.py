@@ -58,7 +58,7 @@ class RunConfig:
     batch: int = 16
     lr: float = 5e-4
     beta: float | None = None
-    points: float = 1.0
+    points: float = 0.5
     amp: bool = False
     checkpoint: int = 1
     seed: int = 0
