@@ -35,9 +35,9 @@ def images_per_second(box: int, width: int, layers: int, device: str, bf16: bool
     batch = random_batch(grid, n)
     generator = torch.Generator().manual_seed(0)
     pose = Given(rotations.random(n, generator).to(device), torch.zeros(n, 2, device=device))
-    model = Model(grid, FourierMLP(grid, 0, width, layers), pose, Fixed()).to(device)
+    model = Model(grid, FourierMLP(grid, 0, width, layers, half_precision=bf16), pose, Fixed()).to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
-    objective = Likelihood(PointSampler(grid, box / 2), generator, autocast=bf16)
+    objective = Likelihood(PointSampler(grid, box / 2), generator)
 
     def one() -> None:
         for phase in objective.phases(model, batch):

@@ -55,10 +55,18 @@ def energy(predicted: Tensor, batch: Batch) -> Tensor:
     return squares.sum(-1) + batch.norm[:, None]
 
 
+def particle_starts(batch: Batch) -> Tensor:
+    """Row of each particle's first image, ``(particles,)``; a batch holds a particle's images in a row."""
+    new = torch.ones(len(batch), dtype=torch.bool, device=batch.particle.device)
+    new[1:] = batch.particle[1:] != batch.particle[:-1]
+    return torch.nonzero(new)[:, 0]
+
+
 def per_particle(values: Tensor, batch: Batch) -> Tensor:
     """Sums of ``(B, K)`` over each particle's images, ``(particles, K)``, particles in order of appearance."""
-    if len(batch) == 1 or bool((batch.particle[1:] != batch.particle[:-1]).all()):
+    starts = particle_starts(batch)
+    if len(starts) == len(batch):
         return values
-    _, owner = torch.unique_consecutive(batch.particle, return_inverse=True)
-    out = values.new_zeros(int(owner[-1]) + 1, values.shape[1])
-    return out.index_add(0, owner, values)
+    counts = torch.diff(starts, append=starts.new_tensor([len(batch)]))
+    owner = torch.repeat_interleave(torch.arange(len(starts), device=starts.device), counts)
+    return values.new_zeros(len(starts), values.shape[1]).index_add(0, owner, values)

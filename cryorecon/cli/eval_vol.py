@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
     run = load_run(args.run, args.epoch, args.device)
     z = _coordinates(args, run.config.zdim)
     box = args.downsample or run.grid.box
-    if not 2 <= box <= run.grid.box or box % 2:
+    if args.downsample is not None and (box % 2 or not 4 <= box <= run.grid.box):
         raise InputError(f"--downsample: expected an even box of at most {run.grid.box} px, the run's, found {box}")
     apix = run.apix if args.apix is None else args.apix
     if apix <= 0:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from cryorecon.data.stack import ParticleStack
+from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid, Selection
 from cryorecon.imaging.ctf import ctf
 from cryorecon.imaging.masks import radius_map, window
+from cryorecon.imaging.noise import background_power
 
 CACHE_BYTES = 1 << 29
 
@@ -132,6 +134,17 @@ class Loader:
             data, norm = spectra * (transfer * self._whiten), (spectra.abs().square() * self._whiten).sum(1)
         return Batch(data * scale, (transfer * scale).square() * self._whiten, norm, index, self.stack.particle[index])
 
+    def particles_for(self, images: int) -> int:
+        """How many particles hold about ``images`` images (one or more)."""
+        return max(1, images * self.n_particles // max(len(self.stack), 1))
+
+    def of(self, particles: Tensor) -> Batch:
+        """The batch of these particles, ``(n,)`` positions in the order of particle ids."""
+        if len(self.stack) == self.n_particles:
+            return self.read(self._order[particles])
+        spans = [self._order[self._starts[p] : self._starts[p] + self._counts[p]] for p in particles.tolist()]
+        return self.read(torch.cat(spans))
+
     def epoch(self, particles: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One pass in batches of whole particles; in random order where a generator is given.
 
@@ -145,17 +158,12 @@ class Loader:
             chosen = torch.randperm(n, generator=generator)
         else:
             chosen = _block_shuffle(n, 4096, generator)
-        if len(self.stack) == n:
-            for part in chosen.split(particles):
-                yield self.read(self._order[part])
-            return
         for part in chosen.split(particles):
-            spans = [self._order[self._starts[p] : self._starts[p] + self._counts[p]] for p in part.tolist()]
-            yield self.read(torch.cat(spans))
+            yield self.of(part)
 
 
 def _block_shuffle(n: int, block: int, generator: torch.Generator) -> Tensor:
-    """A permutation of ``n`` that mixes pairs of blocks at random: local reads, global mixing over epochs."""
+    """A permutation of ``n`` that mixes four blocks at a time: local reads, global mixing over epochs."""
     blocks = list(torch.arange(n).split(block))
     order = torch.randperm(len(blocks), generator=generator).tolist()
     out = []
@@ -165,13 +173,27 @@ def _block_shuffle(n: int, block: int, generator: torch.Generator) -> Tensor:
     return torch.cat(out)
 
 
+def require_corners(images: Tensor, box: int) -> None:
+    """Raise :class:`InputError` where images ``(n, D, D)`` have been masked: their corners must scatter as their rim does."""
+    radius = 2 * radius_map(box, 2) / box
+    corner = images[:, radius > 1.05].var(1).mean()
+    rim = images[:, (radius > 0.8) & (radius < 0.88)].var(1).mean()
+    if not float(corner) > 0.3 * float(rim):
+        raise InputError(f"expected images with noise in their corners, found {float(corner / rim):.2g} of the variance that "
+                         "their rim has: they have been masked; use unmasked images (preprocess without --window)")
+
+
 def estimate_noise(stack: ParticleStack, grid: Grid, white: bool = False, n_images: int = 1000,
                    seed: int = 0) -> Tensor:
-    """Noise power per shell ``(n_shells,)`` from the corners of at most ``n_images`` images; ``white``: their mean."""
-    from cryorecon.imaging.noise import background_power
+    """Noise power per shell ``(n_shells,)`` from the corners of at most ``n_images`` images; ``white``: their mean.
 
+    Raises
+    ------
+    InputError: the corners hold (almost) nothing because the images have been masked.
+    """
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(len(stack), min(n_images, len(stack)), replace=False))
+    require_corners(stack.images(torch.from_numpy(chosen[:100])), grid.box)
     power = torch.stack([background_power(stack.images(part), grid) * len(part)
                          for part in torch.from_numpy(chosen).split(250)]).sum(0) / len(chosen)
     if stack.premultiplied and stack.optics is not None:

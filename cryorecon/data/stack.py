@@ -93,6 +93,8 @@ class ParticleStack:
 
     def _positions(self, index: Index) -> np.ndarray:
         """``index`` (slice, positions or a mask) as positions ``(n,)`` int64."""
+        if isinstance(index, Tensor) and index.dtype == torch.int64 and (not len(index) or int(index.min()) >= 0):
+            return index.numpy()  # the way of every batch: nothing of the stack's length is made
         everything = np.arange(len(self))
         return everything[index] if isinstance(index, slice) else everything[np.asarray(index)].reshape(-1)
 

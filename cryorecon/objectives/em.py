@@ -95,6 +95,8 @@ class LinearEM:
         self.half_maps = halves[:, 0]
         masked = halves * mask
         self.fsc = half_set_fsc(masked, self.lattice.n_shells)
+        self.fsc[:, int(self.limit) + 2 :] = 0  # beyond the band the mask's leakage agrees with itself
+        self.fsc = resolved_part(self.fsc)
         for volume, own in zip(self.volumes, masked, strict=True):
             _store(volume, filter_by_shell(own, self.fsc) * mask, self.limit)
         _store(model.volume, filter_by_shell(masked.mean(0), 2 * self.fsc / (1 + self.fsc)) * mask, self.limit)
@@ -164,6 +166,19 @@ def half_set_fsc(halves: Tensor, n_shells: int) -> Tensor:
         by_shell = sums.new_zeros(3, n).index_add_(1, shell, sums)
         out.append(by_shell[0] / (by_shell[1] * by_shell[2]).sqrt().clamp(min=1e-30))
     return torch.stack(out)[:, :n_shells].clamp(0, 0.999)
+
+
+def resolved_part(fsc: Tensor, threshold: float = 0.143) -> Tensor:
+    """FSCs ``(Q, n_shells)`` set to zero from where they first fall below the threshold, counted from their peak.
+
+    From the peak, because a motion that moves no mass far has little power, and a low FSC, in the innermost shells. A
+    running mean over three shells decides, so that one unlucky shell doesn't.
+    """
+    padded = torch.cat([fsc[:, :1], fsc, fsc[:, -1:]], 1)
+    smooth = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3
+    after = torch.arange(fsc.shape[1], device=fsc.device) > smooth.argmax(1, keepdim=True)
+    lost = (after & (smooth < threshold)).cumsum(1) > 0
+    return fsc.masked_fill(lost, 0.0)
 
 
 def filter_by_shell(maps: Tensor, factor: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from cryorecon.data.loader import Batch
 from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid
 from cryorecon.inference.hypotheses import Hypotheses
-from cryorecon.model import Model, per_particle
+from cryorecon.model import Model, particle_starts, per_particle
 from cryorecon.objectives.steps import Gradient
 
 REDUCTIONS = ("expected", "marginal", "best")
@@ -63,15 +63,15 @@ class Likelihood:
     Parameters
     ----------
     reduction: over hypotheses, one of ``expected``, ``marginal``, ``best``. kl_weight: ``w`` above.
-    sampler: which points a step sees. generator: of the sampler's draws. autocast: run the volume in bfloat16.
+    sampler: which points a step sees. generator: of the sampler's draws.
     """
 
     def __init__(self, sampler: PointSampler, generator: torch.Generator, reduction: str = "expected",
-                 kl_weight: float = 1.0, autocast: bool = False):
+                 kl_weight: float = 1.0):
         if reduction not in REDUCTIONS:
             raise InputError(f"reduction: expected one of {', '.join(REDUCTIONS)}, found {reduction!r}")
         self.sampler, self.generator, self.reduction = sampler, generator, reduction
-        self.kl_weight, self.autocast = kl_weight, autocast
+        self.kl_weight = kl_weight
 
     def phases(self, model: Model, batch: Batch) -> Iterator[Gradient]:
         """The batch's one step."""
@@ -84,7 +84,7 @@ class Likelihood:
     def loss(self, model: Model, hypotheses: Hypotheses, batch: Batch) -> Tensor:
         """Sum over particles of the reduced energy, in nats."""
         energy = per_particle(model.energy(hypotheses, batch), batch)
-        weight = hypotheses.log_weight[: len(energy)]
+        weight = hypotheses.log_weight[particle_starts(batch)]
         return reduce(energy, weight, self.reduction).sum()
 
     def _backward(self, model: Model, batch: Batch) -> dict[str, float]:
@@ -99,8 +99,7 @@ class Likelihood:
         total = 0.0
         device = batch.data.device.type
         for index in _chunks(batch, max(1, CHUNK_POINTS[device] // n_points)):
-            with torch.autocast(device, torch.bfloat16, enabled=self.autocast):
-                loss = self.loss(model, hypotheses.at(index), seen.at(index))
+            loss = self.loss(model, hypotheses.at(index), seen.at(index))
             (loss * scale).backward()
             total += float(loss.detach())
         kl = inferred.kl.sum()
@@ -116,10 +115,9 @@ class Likelihood:
 
 def _chunks(batch: Batch, size: int) -> Iterator[slice]:
     """Slices of about ``size`` images that never part a particle."""
-    starts = [0] + (torch.nonzero(batch.particle[1:] != batch.particle[:-1])[:, 0] + 1).tolist()
+    ends = [*particle_starts(batch)[1:].tolist(), len(batch)]
     begin = 0
-    for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
+    for end in ends:
         if end - begin >= size or end == len(batch):
             yield slice(begin, end)
             begin = end
-        del start

@@ -38,7 +38,7 @@ def _targets(taught: Model, loader: Loader) -> tuple[Tensor, Tensor]:
     """Posterior mean and variance of z for every image, ``(N, d)`` each."""
     device, n = taught.grid.device, len(loader.stack)
     mean = variance = torch.zeros(0)
-    for raw in loader.epoch(500):
+    for raw in loader.epoch(loader.particles_for(500)):
         batch = raw.to(device)
         with torch.no_grad():
             found = taught.infer(batch)

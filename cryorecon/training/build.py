@@ -45,19 +45,27 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device: expected a GPU for {name!r}, found none; use --device cpu")
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise InputError(f"device: expected auto, cpu, cuda or cuda:N, found {name!r}")
     device = torch.device(name)
     torch.set_float32_matmul_precision("highest" if device.type == "cpu" else "high")
     return device
 
 
 def half_sets(stack: ParticleStack, seed: int) -> Tensor:
-    """The stack's own half sets, else drawn by particle: ``(N,)`` of 1 and 2."""
-    if stack.half is not None:
+    """The stack's own half sets, else (or where one of them is empty) drawn by particle: ``(N,)`` of 1 and 2.
+
+    Raises
+    ------
+    InputError: fewer than two particles.
+    """
+    if stack.half is not None and bool((stack.half == 1).any()) and bool((stack.half == 2).any()):
         return stack.half
+    n = stack.n_particles
+    if n < 2:
+        raise InputError(f"expected at least two particles, for two half sets, found {n}")
     _, owner = torch.unique(stack.particle, return_inverse=True)
-    n = int(owner.max()) + 1
-    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(seed)) % 2 + 1
-    return drawn[owner]
+    return (torch.randperm(n, generator=torch.Generator().manual_seed(seed)) % 2 + 1)[owner]
 
 
 def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
@@ -83,12 +91,23 @@ def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
         radius = config.mask_radius * stack.box / 2
         mask = soft_sphere(stack.box, radius - 4, 4, device=device)
     else:
-        values, _ = read_volume(config.mask)
-        if values.shape[-1] != stack.box:
-            raise InputError(f"{config.mask}: expected a mask of {stack.box}^3, the images' box, found "
-                             f"{values.shape[-1]}^3")
-        mask = torch.from_numpy(values).to(device).clamp(0, 1)
-    return Problem(stack, grid, half_sets(stack, config.seed).to(device), mask, device)
+        mask = read_mask(config.mask, stack).to(device)
+    if not float(mask.max()) > 0:
+        raise InputError(f"expected a mask that leaves something, found none of it above 0 (--mask {config.mask}, "
+                         f"--mask-radius {config.mask_radius})")
+    half = half_sets(stack, config.seed)
+    return Problem(replace(stack, half=half), grid, half.to(device), mask, device)
+
+
+def read_mask(path: str, stack: ParticleStack) -> Tensor:
+    """A mask ``(D, D, D)`` of a file, between 0 and 1, on the stack's grid. Raises :class:`InputError` for any other."""
+    values, apix = read_volume(path)
+    if values.shape[-1] != stack.box or (apix > 0 and abs(apix / stack.apix - 1) > 0.01):
+        raise InputError(f"{path}: expected a mask on the images' grid of {stack.box} px of {stack.apix:g} Å, found "
+                         f"{values.shape[-1]} px of {apix:g} Å")
+    if values.min() < -0.01 or values.max() > 1.01:
+        raise InputError(f"{path}: expected a mask between 0 and 1, found {values.min():.3g} to {values.max():.3g}")
+    return torch.from_numpy(values).clamp(0, 1)
 
 
 def first_noise(problem: Problem, config: RunConfig) -> Tensor:
@@ -101,6 +120,9 @@ def pose_inference(config: RunConfig, stack: ParticleStack, device: torch.device
     if stack.poses is None:
         raise InputError("expected poses, found none")
     rotation, shift = stack.poses.rotation.to(device), stack.poses.shift.to(device)
+    if config.pose == "refine" and stack.n_particles < len(stack):
+        raise InputError("expected one image a particle for --refine-poses, found a tilt series; refine its poses where it "
+                         "was made")
     if config.pose == "given":
         return POSES["given"](rotation, shift)
     return POSES["refine"](rotation, shift, stack.apix, stack.box).to(device)
@@ -114,7 +136,7 @@ def make_volume(config: RunConfig, grid: Grid, base_limit: float) -> Volume:
         linear.requires_grad_(False)
     if config.volume == "mlp":
         return FourierMLP(grid, config.zdim, config.width, config.layers, config.encoding, config.features,
-                          config.feature_sigma, base=linear)
+                          config.feature_sigma, linear, config.amp)
     if linear is None:
         raise InputError("volume 'voxels': expected road 'lowrank', found 'plain'; leave --road out")
     return linear

@@ -21,6 +21,8 @@ from cryorecon.training.fit import fit, stream
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 Report = Callable[[str, dict[str, float]], None]
+POINTS = 1 << 20  # Fourier points predicted at once
+IMAGES = 500  # in a closed-form batch
 SCHEDULE = ((0.25, 5), (0.4, 4), (0.6, 2), (1.0, 1))  # (fraction of the resolved band, passes)
 PRIOR_FROM = 4  # passes before the latent prior is learned: components must have settled
 
@@ -45,12 +47,12 @@ def consensus(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, m
     volume, halves = VoxelGrid(grid), (VoxelGrid(grid), VoxelGrid(grid))
     model = Model(grid, volume, pose, Fixed())
     em = LinearEM(grid, half, limit or grid.box / 2, mask, halves, (Fixed(), Fixed()), symmetry)
-    for _ in fit(model, em, loader, {}, range(1), 500, 0, grid.device):
+    for _ in fit(model, em, loader, {}, range(1), loader.particles_for(IMAGES), 0, grid.device):
         pass
     with torch.no_grad():
         density = volume.density(torch.zeros(1, 0, device=grid.device))[0]
     below = torch.nonzero(em.fsc[0, 1 : grid.n_shells] < 0.143)
-    resolved = float(below[0, 0] + 1) if len(below) else float(grid.n_shells - 1)
+    resolved = min(float(below[0, 0] + 1) if len(below) else float(grid.n_shells - 1), limit or grid.box / 2)
     return Consensus(model, volume, density, em.half_maps, em.fsc[0], resolved)
 
 
@@ -70,11 +72,10 @@ def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim
     """Frequency-marched passes of cross-fitted probabilistic PCA with a learned latent prior."""
     grid, pose = start.model.grid, start.model.pose
     generator = stream(seed, -1)
-    top = max(min(start.resolved, grid.box / 2 - 1), 6.0)
-    bands = [max(fraction * top, 6.0) for fraction, passes in SCHEDULE for _ in range(passes)]
-    volume, halves = VoxelGrid(grid, z_dim), (VoxelGrid(grid, z_dim), VoxelGrid(grid, z_dim))
-    for each in (volume, *halves):
-        each.restrict(bands[0])
+    top = min(start.resolved, grid.box / 2 - 1)
+    bands = [max(fraction * top, min(6.0, top)) for fraction, passes in SCHEDULE for _ in range(passes)]
+    volume, *two = (VoxelGrid(grid, z_dim, bands[0]) for _ in range(3))
+    halves = (two[0], two[1])
     maps = random_components(start.density, coarsen(mask, volume.lattice.coarse_box()), z_dim, generator)
     for each in (volume, *halves):
         each.set_values(each.lattice.from_density(maps))
@@ -84,7 +85,8 @@ def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim
         limit = volume.lattice.limit
         crossed = (Posterior(halves[1], grid, limit, prior), Posterior(halves[0], grid, limit, prior))
         em = LinearEM(grid, half, band, mask, halves, crossed)
-        for _ in fit(model, em, loader, {}, range(number, number + 1), 500, seed, grid.device):
+        for _ in fit(model, em, loader, {}, range(number, number + 1), loader.particles_for(IMAGES), seed,
+                     grid.device):
             pass
         if atoms and number >= PRIOR_FROM:
             prior = learn_prior(loader, model, halves, half, atoms, generator)
@@ -123,9 +125,10 @@ def learn_prior(loader: Loader, model: Model, halves: tuple[VoxelGrid, VoxelGrid
     """The latent's distribution from at most ``most`` particles, each judged by the other half's volume."""
     grid = model.grid
     judges = [Posterior(volume, grid, volume.lattice.limit) for volume in (halves[1], halves[0])]
-    grams, vectors, seen = [], [], 0
-    for raw in loader.epoch(500, generator):
-        batch = raw.to(grid.device)
+    grams, vectors = [], []
+    chosen = torch.randperm(loader.n_particles, generator=generator)[:most].sort().values
+    for particles in chosen.split(loader.particles_for(IMAGES)):
+        batch = loader.of(particles).to(grid.device)
         for number, judge in enumerate(judges, 1):
             part = batch.at(torch.nonzero(half[batch.image] == number)[:, 0])
             if not len(part):
@@ -135,9 +138,6 @@ def learn_prior(loader: Loader, model: Model, halves: tuple[VoxelGrid, VoxelGrid
                 gram, vector, _, _ = judge.particle_moments(posed, part)
             grams.append(gram)
             vectors.append(vector)
-            seen += len(gram)
-        if seen >= most:
-            break
     return DiscretePrior.fit(torch.cat(grams), torch.cat(vectors), atoms, iterations, generator)
 
 
@@ -148,7 +148,7 @@ def image_scales(loader: Loader, model: Model) -> Tensor:
     all are 1.
     """
     factor, variance = torch.ones(len(loader.stack)), torch.ones(len(loader.stack))
-    for raw in loader.epoch(500):
+    for raw in loader.epoch(loader.particles_for(max(1, POINTS // model.grid.n))):
         batch = raw.to(model.grid.device)
         with torch.no_grad():
             seen = model.predict(model.infer(batch))[:, 0]

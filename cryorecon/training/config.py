@@ -17,6 +17,9 @@ def absolute_paths(table: dict[str, Any]) -> dict[str, Any]:
     return table | {name: os.path.abspath(table[name]) for name in PATHS if table.get(name) is not None}
 
 
+MIN_LIMIT = 3
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that determines a run.
@@ -75,12 +78,16 @@ class RunConfig:
         for name, valid in choices.items():
             if getattr(self, name) not in valid:
                 raise InputError(f"{name}: expected one of {', '.join(valid)}, found {getattr(self, name)!r}")
-        for name in ("epochs", "zdim"):
+        for name in ("epochs", "zdim", "seed", "atoms"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
-        for name in ("width", "layers", "batch", "checkpoint", "lr"):
-            if getattr(self, name) <= 0:
+        for name in ("width", "layers", "enc_width", "enc_layers", "batch", "checkpoint", "lr", "mask_radius"):
+            if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}")
+        if self.limit is not None and not self.limit >= MIN_LIMIT:
+            raise InputError(f"limit: expected a band of at least {MIN_LIMIT} Fourier pixels, found {self.limit}")
+        if self.beta is not None and not 0 <= self.beta < float("inf"):
+            raise InputError(f"beta: expected 0 or more, found {self.beta}")
         if not 0 < self.points <= 1:
             raise InputError(f"points: expected a fraction in (0, 1], found {self.points}")
         if (self.zdim == 0) != (self.conformation == "fixed"):

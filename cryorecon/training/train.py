@@ -74,8 +74,7 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
     limit = config.limit or problem.grid.box / 2
     clock = time.process_time()
     generator = torch.Generator()
-    objective = Likelihood(PointSampler(problem.grid, limit, config.points), generator, "expected", config.kl_weight,
-                           config.amp)
+    objective = Likelihood(PointSampler(problem.grid, limit, config.points), generator, "expected", config.kl_weight)
     epochs = range(state.epoch + 1, config.epochs + 1) if optimisers["model"] else range(0)
     for epoch in epochs:
         generator.manual_seed(config.seed * 1_000_003 + epoch)
@@ -186,7 +185,7 @@ def remember(model: Model, posterior: Posterior, loader: Loader) -> None:
     """Infer every image once: under fixed poses and a fixed linear volume the posterior never changes."""
     n, device = len(loader.stack), model.grid.device
     z, kl = torch.zeros(n, posterior.volume.z_dim, device=device), torch.zeros(n, device=device)
-    for raw in loader.epoch(256):
+    for raw in loader.epoch(loader.particles_for(256)):
         batch = raw.to(device)
         with torch.no_grad():
             found = model.infer(batch)
@@ -199,7 +198,7 @@ def latents(model: Model, loader: Loader) -> np.ndarray:
     model.eval()
     rows: list[Tensor] = []
     with torch.no_grad():
-        for raw in loader.epoch(256):
+        for raw in loader.epoch(loader.particles_for(256)):
             batch = raw.to(model.grid.device)
             found = model.infer(batch)
             first = torch.ones(len(batch), dtype=torch.bool)
@@ -213,7 +212,8 @@ def save(config: RunConfig, directory: RunDirectory, state: State, optimisers: d
     z = latents(state.model, state.loader) if config.zdim else None
     contents = {
         "version": cryorecon.__version__, "epoch": state.epoch, "model": state.model.state_dict(), "shape": state.shape,
-        "noise": state.noise, "scale": state.scale, "box": state.model.grid.box, "apix": state.model.grid.apix,
+        "noise": state.noise, "scale": state.scale, "half": state.loader.stack.half,
+        "box": state.model.grid.box, "apix": state.model.grid.apix,
         "optimisers": [optimiser.state_dict() for optimiser in optimisers.get("model", [])],
     }
     directory.save(state.epoch, contents, z)

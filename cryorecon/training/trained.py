@@ -13,6 +13,7 @@ from cryorecon.training import build
 from cryorecon.training.config import RunConfig
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.base import Volume
+from cryorecon.volumes.symmetry import symmetrise
 
 
 @dataclass
@@ -38,12 +39,13 @@ class Trained:
         ------
         InputError: z of another dimension.
         """
-        z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
+        z = torch.as_tensor(np.ascontiguousarray(z), dtype=torch.float32)
         z = z.reshape(z.shape[:-1].numel(), z.shape[-1])
         if z.shape[1] != self.config.zdim:
             raise InputError(f"expected z of {self.config.zdim} numbers, found {z.shape[1]}; one row a volume")
         with torch.no_grad():
-            return self.volume.density(z.to(self.grid.device)).cpu()
+            maps = self.volume.density(z.to(self.grid.device))
+            return torch.stack([symmetrise(one, self.config.symmetry) for one in maps]).cpu()
 
 
 def load_run(path: str | Path, epoch: int | None = None, device: str = "auto") -> Trained:

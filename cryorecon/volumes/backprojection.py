@@ -13,6 +13,8 @@ from torch import Tensor
 from cryorecon.geometry.rotations import symmetry_group
 from cryorecon.volumes.lattice import Lattice
 
+SOLVED = 1 << 17  # lattice points solved at once
+
 
 class Accumulator:
     """Running sums of the normal equations on a lattice for ``Q`` linear components.
@@ -50,14 +52,15 @@ class Accumulator:
         numerator = torch.view_as_complex(self.numerator.view(-1, self.q, 2))
         if self.q == 1:
             return (numerator[:, 0] / (self.gram[:, 0] + precision[0]).clamp(min=1e-12))[None]
-        matrix = self.gram.new_zeros(self.lattice.n, self.q, self.q)
-        matrix[:, self._row, self._column] = self.gram
-        matrix[:, self._column, self._row] = self.gram
-        matrix.diagonal(dim1=1, dim2=2).add_(precision.T.clamp(min=1e-12))
-        inside = self.lattice.radius <= self.lattice.limit + 1 / self.lattice.pad
+        inside = torch.nonzero(self.lattice.radius <= self.lattice.limit + 1 / self.lattice.pad)[:, 0]
         out = numerator.new_zeros(self.lattice.n, self.q)
-        rhs = torch.view_as_real(numerator[inside])
-        out[inside] = torch.view_as_complex(torch.linalg.solve(matrix[inside], rhs).contiguous())
+        for part in inside.split(SOLVED):
+            matrix = self.gram.new_zeros(len(part), self.q, self.q)
+            matrix[:, self._row, self._column] = self.gram[part]
+            matrix[:, self._column, self._row] = self.gram[part]
+            matrix.diagonal(dim1=1, dim2=2).add_(precision[:, part].T.clamp(min=1e-12))
+            rhs = torch.view_as_real(numerator[part])
+            out[part] = torch.view_as_complex(torch.linalg.solve(matrix, rhs).contiguous())
         return out.T.contiguous()
 
     def finish(self) -> None:

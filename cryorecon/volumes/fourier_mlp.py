@@ -1,6 +1,7 @@
 r"""A coordinate network in Fourier space: ``V(k, z)`` as a residual MLP on positional encodings (CryoDRGN).
 
-Exactly Hermitian by construction: points with ``kz > 0`` are evaluated at ``-k`` and conjugated. The first layer is
+Hermitian by construction: points with ``kz > 0`` are evaluated at ``-k`` and conjugated (on the plane ``kz = 0`` itself,
+which random views meet in a line, both points are evaluated and maps take their mean). The first layer is
 split, ``W_k pe(k) + W_z z``, so that a conformation costs one small product an image instead of ``d`` more columns a
 point. A residual layer ``relu(x + W x + b)`` is computed as ``relu((1 + W) x + b)``: the same function, one product,
 no addition.
@@ -31,7 +32,7 @@ class PositionalEncoding(nn.Module):
 
     frequency: Tensor
 
-    def __init__(self, kind: str, box: int, n: int | None = None, sigma: float = 0.5, seed: int = 0):
+    def __init__(self, kind: str, box: int, n: int | None = None, sigma: float = 0.5):
         super().__init__()
         if kind not in ENCODINGS:
             raise InputError(f"positional encoding: expected one of {', '.join(ENCODINGS)}, found {kind!r}")
@@ -40,8 +41,7 @@ class PositionalEncoding(nn.Module):
             scale = math.pi * box * (2 / box) ** (torch.arange(n) / max(n - 1, 1))
             frequency = torch.block_diag(*[scale[:, None]] * 3)
         else:
-            generator = torch.Generator().manual_seed(seed)
-            frequency = torch.randn(3 * n, 3, generator=generator) * sigma * (box // 2)
+            frequency = torch.randn(3 * n, 3) * sigma * (box // 2)
         self.register_buffer("frequency", frequency)
         self.n_features = 2 * len(frequency)
 
@@ -54,7 +54,7 @@ class PositionalEncoding(nn.Module):
 
 
 def mirror_sign(rotation: Tensor, fraction: Tensor) -> Tensor:
-    """-1 where a slice's point lies at ``kz > 0`` (or on the plane's positive half), else 1: ``(N, P)``."""
+    """-1 where a slice's point lies at ``kz > 0``, else 1: ``(N, P)``."""
     kz = torch.matmul(rotation[:, :2, 2], fraction.T)
     return 1.0 - 2.0 * (kz > 0).to(kz)
 
@@ -66,32 +66,39 @@ class FourierMLP(Volume):
     ----------
     grid: the images' grid. z_dim: size of the conformation. width, layers: of the residual MLP.
     encoding, features, feature_sigma: positional encoding (see :class:`PositionalEncoding`).
-    amplitude: ``(n_shells,)`` rms of the volume's spectrum per shell; the network's output is scaled by it.
     base: a linear volume that the network stands on; its latent is the first coordinates of z.
+    half_precision: matrix products in bfloat16 (coordinates, encodings and sums stay in single precision).
+
+    Attributes
+    ----------
+    amplitude: ``(n_shells,)``, the factor on the network's output by shell: the volume's rms spectrum where it is known.
     """
 
     amplitude: Tensor
     identity: Tensor
 
     def __init__(self, grid: Grid, z_dim: int = 0, width: int = 1024, layers: int = 3, encoding: str = "gaussian",
-                 features: int | None = None, feature_sigma: float = 0.5, amplitude: Tensor | None = None,
-                 base: VoxelGrid | None = None):
+                 features: int | None = None, feature_sigma: float = 0.5, base: VoxelGrid | None = None,
+                 half_precision: bool = False):
         super().__init__()
-        self.grid, self.z_dim, self.base = grid, z_dim, base
+        self.grid, self.z_dim, self.base, self.half_precision = grid, z_dim, base, half_precision
         self.encode = PositionalEncoding(encoding, grid.box, features, feature_sigma)
         self.first = nn.Linear(self.encode.n_features, width)
         self.first_z = nn.Linear(z_dim, width, bias=False) if z_dim else None
         self.hidden = nn.Sequential(*(nn.Linear(width, width) for _ in range(layers)))
         self.head = nn.Linear(width, 2)
         self.register_buffer("identity", torch.eye(width), persistent=False)
-        amplitude = torch.ones(grid.n_shells) if amplitude is None else amplitude
-        self.register_buffer("amplitude", amplitude.float())
+        self.register_buffer("amplitude", torch.ones(grid.n_shells))
         if base is not None:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
 
     def network(self, features: Tensor, z: Tensor) -> Tensor:
         """Raw output ``(N, P, 2)`` of features ``(N, P, 2 F)`` and conformations ``(N, d)``."""
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=self.half_precision):
+            return self._network(features, z).float()
+
+    def _network(self, features: Tensor, z: Tensor) -> Tensor:
         x = F.linear(features, self.first.weight, self.first.bias)
         if self.first_z is not None:
             x = x + self.first_z(z)[:, None]
@@ -108,7 +115,7 @@ class FourierMLP(Volume):
         batch, k = (z if self.z_dim else rotation).shape[:2]
         rotation = rotation.expand(batch, k, 3, 3).flatten(0, 1)
         fraction = self.grid.points[selection] / self.grid.box
-        out = self.network(self.encode(rotation, fraction), z.flatten(0, 1)).float()
+        out = self.network(self.encode(rotation, fraction), z.flatten(0, 1))
         out = out * self.amplitude[self.grid.shell[selection]][:, None]
         values = torch.complex(out[..., 0], out[..., 1] * mirror_sign(rotation, fraction)).view(batch, k, len(fraction))
         if self.base is not None:
@@ -119,7 +126,7 @@ class FourierMLP(Volume):
         """Maps ``(n, D, D, D)`` at ``z (n, d)``; each half volume is evaluated once, ``chunk`` points at a time."""
         half = half_volume_points(self.grid.box).to(self.grid.device)
         radius = half.norm(dim=1)
-        scale = self.amplitude[radius.round().long()]
+        scale = self.amplitude[radius.round().long().clamp(max=len(self.amplitude) - 1)]
         maps = []
         with torch.no_grad():
             for one in z.reshape(max(len(z), 1), -1) if self.z_dim else z.new_zeros(1, 0):
@@ -133,7 +140,7 @@ class FourierMLP(Volume):
     def _at(self, fraction: Tensor, z: Tensor) -> Tensor:
         """Values ``(M,)`` complex at points ``(M, 3)`` with ``kz <= 0``, as fractions of the box."""
         phase = fraction @ self.encode.frequency.T
-        out = self.network(torch.cat([phase.sin(), phase.cos()], -1)[None], z[None])[0].float()
+        out = self.network(torch.cat([phase.sin(), phase.cos()], -1)[None], z[None])[0]
         return torch.view_as_complex(out.contiguous())
 
 

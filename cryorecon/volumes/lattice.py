@@ -48,9 +48,8 @@ class Lattice:
         k3 = torch.einsum("pi,nij->npj", points * self.pad, rotation[:, :2]).reshape(-1, 3)
         sign = 1.0 - 2.0 * (k3[:, 2] < 0).to(k3)
         k3 = k3 * sign[:, None]
-        floor = k3.floor()
-        fx, fy, fz = (k3 - floor).unbind(1)
-        cell = floor.long().clamp_(-self.reach, self.reach - 1)
+        cell = k3.floor().long().clamp_(-self.reach, self.reach - 1)
+        fx, fy, fz = (k3 - cell).clamp(0, 1).unbind(1)  # beyond the lattice: its last point
         base = (cell[:, 2] * self.side + cell[:, 1] + self.reach) * self.side + cell[:, 0] + self.reach
         low_x, low_y, low_z = 1 - fx, 1 - fy, 1 - fz
         planes = ((low_y * low_z, fy * low_z), (low_y * fz, fy * fz))

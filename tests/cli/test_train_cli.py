@@ -14,9 +14,10 @@ import yaml
 
 from cryorecon.cli import options
 from cryorecon.cli.main import command, main
-from cryorecon.data.cryodrgn_files import read_ctf, write_ctf
-from cryorecon.data.mrc import read_volume, write_volume
-from cryorecon.simulation.experiment import Experiment, ctf_table
+from cryorecon.data.cryodrgn_files import read_ctf, write_ctf, write_poses
+from cryorecon.data.mrc import read_volume, write_stack, write_volume
+from cryorecon.imaging.masks import window
+from cryorecon.simulation.experiment import Experiment, ctf_table, simulate_stack
 from cryorecon.simulation.motion import flexible
 from cryorecon.simulation.write import write_simulation
 from cryorecon.training import run_directory
@@ -231,7 +232,8 @@ def test_absent_poses(data, tmp_path, capsys):
 def test_mask_of_another_box(known, tmp_path, capsys):
     write_volume(tmp_path / "mask.mrc", np.ones((16, 16, 16), np.float32), 9.0)
     said = error_of(capsys, "train_nn", *known, "--mask", tmp_path / "mask.mrc", "-o", tmp_path / "out")
-    assert "expected a mask of 20^3" in said
+    assert "expected a mask on the images' grid of 20 px" in said
+    assert "found 16 px of 9 Å" in said
     assert nothing_left(tmp_path / "out")
 
 
@@ -351,3 +353,27 @@ def test_eval_states_without_a_truth_of_these_particles(run, tmp_path, capsys):
 def test_eval_images_of_another_kind(run, tmp_path, capsys):
     assert ".csv or .npz" in error_of(capsys, "eval_images", run, "-o", tmp_path / "x.json")
     assert "expected a run's configuration" in error_of(capsys, "eval_images", tmp_path)
+
+
+def test_masked_images_are_refused(tmp_path, capsys):
+    """Their corners say nothing of the noise."""
+    stack, _ = simulate_stack(flexible("rigid", 1), n=12, box=20, apix=9.0, snr=1.0, max_shift=0)
+    write_stack(tmp_path / "masked.mrcs", (stack.images() * window(20)).numpy(), 9.0)
+    write_poses(tmp_path / "poses.pkl", stack.poses, 20, 9.0)
+    said = error_of(capsys, "train_nn", tmp_path / "masked.mrcs", "--poses", tmp_path / "poses.pkl", "-o", tmp_path / "out")
+    assert "noise in their corners" in said
+    assert nothing_left(tmp_path / "out")
+
+
+def test_one_particle_makes_no_half_sets(known, tmp_path, capsys):
+    np.save(tmp_path / "one.npy", np.array([0]))
+    assert "at least two particles" in error_of(capsys, "train_nn", *known, "--ind", tmp_path / "one.npy", "-o",
+                                                tmp_path / "out")
+
+
+@pytest.mark.parametrize("road", [[], ["--road", "plain", "--conformation", "encoder"]], ids=["low rank", "plain"])
+def test_half_precision_runs_on_both_roads(known, tmp_path, road):
+    assert main(["train_vae", *map(str, known), "--zdim", "1", "-n", "1", "--dec-dim", "16", "--enc-dim", "16", "--amp", *road,
+                 "--device", "cpu", "-o", str(tmp_path / "out")]) == 0
+    loss = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])["energy"]
+    assert np.isfinite(loss)

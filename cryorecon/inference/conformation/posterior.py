@@ -129,8 +129,9 @@ class Posterior(nn.Module):
         for part in batch.split(self.chunk):
             index = slice(start, start + len(part))
             start += len(part)
-            ramp = self.grid.phase_ramp(hypotheses.shift[index, 0], batch.selection)
-            parts = self.volume.component_slices(hypotheses.rotation[index, 0], batch.selection)
+            posed = hypotheses.at(index)
+            ramp = self.grid.phase_ramp(posed.shift[:, 0], batch.selection)
+            parts = self.volume.component_slices(posed.rotation[:, 0], batch.selection)
             power = part.power
             residual = part.data * ramp - power * parts[..., 0]
             components = torch.view_as_real(parts[..., 1:].transpose(1, 2).contiguous()).flatten(2)
