@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A molecule with an arm on a hinge: 4,000 noisy images of it, its motion found again and judged against the truth.
+# A molecule with an arm on a hinge: 3,000 noisy images of it, its motion found again and judged against the truth.
 # usage: examples/demo.sh [FOLDER]   (`make demo` sets up and calls this; some minutes on two cores)
 set -euo pipefail
 
@@ -12,11 +12,11 @@ run() {
     cryorecon "$@"
 }
 
-run simulate --motion hinge --states 20 -n 4000 -D 64 --apix 3 --snr 0.1 -o "$out/data"
+run simulate --motion hinge --states 20 -n 3000 -D 64 --apix 3 --snr 0.1 -o "$out/data"
 
 known=("$out/data/particles.mrcs" --poses "$out/data/poses.pkl" --ctf "$out/data/ctf.pkl")
-run train_vae "${known[@]}" --zdim 4 -n 2 -o "$out/run"
-run analyze "$out/run"
+run train_vae "${known[@]}" --zdim 4 -n 1 -o "$out/run"
+run analyze "$out/run" --ksample 8
 run eval_states "$out/run" --truth "$out/data/truth.npz"
 
 # what one map for all of them would have been, and how far its halves agree

@@ -57,7 +57,7 @@ class RunConfig:
     encoding: str = "gaussian"
     features: int | None = None
     feature_sigma: float = 0.5
-    epochs: int = 5
+    epochs: int = 2
     batch: int = 16
     lr: float = 5e-4
     beta: float | None = None
