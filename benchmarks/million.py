@@ -3,7 +3,7 @@
 Both run as processes of their own; their anonymous resident memory (RssAnon: what they hold, not files that the system
 keeps cached) is read from outside ten times a second. Asked for: under 2 GB, and flat over the pass.
 
-    python benchmarks/million.py --work /tmp/million -o results.json
+    python benchmarks/million.py --work scratch/million -o results.json
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """One run's latents and maps against a simulation's truth, by one function for us and for cryoDRGN.
 
     python benchmarks/score.py simulation --run out --epoch 5 -o score.json
-    python benchmarks/score.py simulation --peer-run peer --epoch 20 --peer /envs/peer -o score.json
+    python benchmarks/score.py simulation --peer-run peer --epoch 20 --peer ENVIRONMENT -o score.json
 
 Per conformation as CryoBench does: the mean latent of the state's particles, the particle nearest to it, that
 particle's map, its FSC with the true map; the mean over states of the areas under the curves. No mask, no alignment,

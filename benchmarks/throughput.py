@@ -3,7 +3,7 @@
 epoch: processor time of an epoch at equal widths (3 x 256) and batch (16), ours and cryodrgn's in turn (A B A B ...).
 heldout: loss on images that training did not see, by setting. flops: the network's products against the machine's own.
 
-    python benchmarks/throughput.py --work /tmp/throughput --peer /envs/peer -o results.json
+    python benchmarks/throughput.py --work scratch/throughput --peer ENVIRONMENT -o results.json
 """
 
 import argparse

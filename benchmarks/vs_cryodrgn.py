@@ -5,7 +5,7 @@ it comes), lowrank (its closed-form maps alone), plain (the network from scratch
 finished stays in --work and is not repeated, so that the same command goes on after an interruption. A cryodrgn run that
 was made elsewhere counts if it lies in WORK/seedN/peer with the output of `/usr/bin/time -v` in WORK/seedN/peer.time.
 
-    python benchmarks/vs_cryodrgn.py --data hsp90 --seeds 0 1 2 --epochs 20 --work /tmp/hsp90 -o results.json
+    python benchmarks/vs_cryodrgn.py --data hsp90 --seeds 0 1 2 --epochs 20 --work scratch/hsp90 -o results.json
 """
 
 import argparse
