@@ -3,7 +3,8 @@
 Seconds of work that give the network its noise spectrum, its amplitude, a base to stand on and latents to start from.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from cryorecon.volumes.voxel_grid import VoxelGrid
 
 Report = Callable[[str, dict[str, float]], None]
 POINTS = 1 << 20  # Fourier points predicted at once
+SMALL_BOX = 128
 IMAGES = 500  # in a closed-form batch
 SCHEDULE = ((0.25, 5), (0.4, 4), (0.6, 2), (1.0, 1))  # (fraction of the resolved band, passes)
 PRIOR_FROM = 4  # passes before the latent prior is learned: components must have settled
@@ -39,6 +41,19 @@ class Consensus:
     halves: Tensor
     fsc: Tensor
     resolved: float
+
+
+@contextmanager
+def one_thread(grid: Grid) -> Iterator[None]:
+    """One thread on the CPU for small boxes: their steps are many and short, and a pool of threads waits more than it works
+    (measured at 64 px on two cores: twice the processor time, no less wall time; far worse where cores are shared)."""
+    before = torch.get_num_threads()
+    alone = grid.device.type == "cpu" and grid.box <= SMALL_BOX
+    torch.set_num_threads(1 if alone else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def consensus(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, mask: Tensor, symmetry: str = "C1",

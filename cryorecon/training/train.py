@@ -62,7 +62,8 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
         state = restore(config, problem, directory.load())
         directory.drop_after(state.epoch)
     else:
-        state = begin(config, problem, directory, report)
+        with closed_form.one_thread(problem.grid):
+            state = begin(config, problem, directory, report)
         save(config, directory, state, {})
     optimisers = build.optimisers(state.model, config.lr)
     if config.epochs > state.epoch and config.pose == "given" and isinstance(state.model.conformation, Posterior):
