@@ -23,10 +23,11 @@ from vs_cryodrgn import WIDTHS, network_seconds, say
 
 PARTS = ("epoch", "heldout", "flops")
 PLAIN = ["--road", "plain", "--conformation", "encoder"]
+ALL, HALF = ["--points", "1"], ["--points", "0.5"]
 SETTINGS = {  # of train_vae; bf16 only where the processor has it
-    "plain": PLAIN, "plain, half the points": [*PLAIN, "--points", "0.5"], "plain, bf16": [*PLAIN, "--amp"],
-    "plain, bf16, half the points": [*PLAIN, "--amp", "--points", "0.5"], "default road": [],
-    "default road, half the points": ["--points", "0.5"],
+    "plain": [*PLAIN, *ALL], "plain, half the points": [*PLAIN, *HALF], "plain, bf16": [*PLAIN, *ALL, "--amp"],
+    "plain, bf16, half the points": [*PLAIN, *HALF, "--amp"], "default road, all points": ALL,
+    "default road, half the points": HALF,
 }
 SHAPES = {"cpu": ((32, 256), (64, 64), (64, 256), (64, 1024), (128, 256), (128, 1024)),
           "cuda": ((64, 256), (64, 1024), (128, 256), (128, 1024), (256, 1024))}  # box, width
