@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cryorecon.errors import InputError
 
-SAME = 1e-4  # relative difference of pixel sizes that headers' rounding explains
+SAME = 5e-4  # relative difference of pixel sizes that headers' rounding explains
 
 
 def interpolation_matrix(box: int, apix: float, new_box: int, new_apix: float) -> Tensor:
