@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from cryorecon.errors import InputError
 from cryorecon.training.config import RunConfig
 
 # what a run writes before weights vouch for it
+NOT_A_CHECKPOINT = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
+                    pickle.UnpicklingError)  # what torch.load raises for other files, cut ones and ones that hold code
 BEFORE_CHECKPOINT = ("config.yaml", "run.log", "metrics.jsonl", "consensus.mrc", "half_map_a.mrc", "half_map_b.mrc", "z.0.npy")
 
 MAY_CHANGE = ("epochs", "device")  # of a run that is resumed
@@ -153,10 +156,9 @@ class RunDirectory:
         name = self.path / f"weights.{epochs[-1] if epoch is None else epoch}.pt"
         try:
             state = torch.load(name, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            raise InputError(f"{name}: expected a checkpoint, found {str(error).splitlines()[0]}") from None
-        except Exception as error:  # noqa: BLE001 - torch raises pickle's own errors for a file that is not a checkpoint
-            raise InputError(f"{name}: expected a checkpoint of plain tensors, found {type(error).__name__}") from None
+        except NOT_A_CHECKPOINT as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]  # an EOFError says nothing
+            raise InputError(f"{name}: expected a checkpoint of plain tensors, found {said}") from None
         if not isinstance(state, dict) or "model" not in state:
             raise InputError(f"{name}: expected a cryorecon checkpoint, found something else")
         return state

@@ -158,3 +158,11 @@ def test_resumed_refuses_what_would_be_another_run(run):
     with pytest.raises(InputError, match="expected at least 4"):
         run.resumed({"epochs": 3})
     assert run.resumed({"epochs": 4, "device": "cpu"}).device == "cpu"
+
+
+@pytest.mark.parametrize("contents", [b"", b"not a checkpoint", b"PK\x03\x04", b"\x80\x02cos\nsystem\n(S'true'\ntR."],
+                         ids=["empty", "text", "cut archive", "code"])
+def test_what_is_no_checkpoint_is_one_line(tmp_path, contents):
+    (tmp_path / "weights.1.pt").write_bytes(contents)
+    with pytest.raises(InputError, match=r"weights\.1\.pt: expected a checkpoint of plain tensors, found .+"):
+        RunDirectory(tmp_path).load()
