@@ -25,11 +25,14 @@ from cryorecon.data.load import load_particles, read_metadata
 from cryorecon.data.mrc import read_volume
 from cryorecon.geometry.fourier import centred_fft, centred_ifft
 from cryorecon.geometry.grid import Grid
+from cryorecon.geometry.rotations import from_rotation_vector, random
 from cryorecon.imaging.ctf import ctf
 from cryorecon.imaging.masks import radius_map
 from cryorecon.metrics.fsc import FSCCurve, fsc_curve
+from cryorecon.metrics.pose_error import pose_error
 from cryorecon.metrics.resample import match
 from cryorecon.report import maps, plots
+from cryorecon.report.pose_plots import pose_errors
 from cryorecon.report.style import ALONG, GREY, INK, LINES, figure, save, style
 from cryorecon.report.surface import Colour, default_level, principal_view, render, turned
 from cryorecon.training.trained import Trained, load_run
@@ -61,6 +64,20 @@ def written(drawn: Figure, path: Path, grey: bool = False) -> None:
     picture.save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path}: {size / 1e3:.0f} kB" + (" TOO LARGE" if size > LIMIT else ""))
+
+
+def planted_poses(out: Path) -> None:
+    """pose_errors.png: 2,000 poses with errors that grow with the defocus, one in eight lost."""
+    generator = torch.Generator().manual_seed(0)
+    truth, defocus = random(2000, generator), 8000 + 17000 * torch.rand(2000, generator=generator)
+    spread = torch.deg2rad(1 + 3 * (defocus - 8000) / 17000)
+    estimated = from_rotation_vector(spread[:, None] * torch.randn(2000, 3, generator=generator)) @ truth
+    estimated[::8] = random(250, generator)
+    shift = 1.5 * torch.randn(2000, 2, generator=generator)
+    found = pose_error(estimated, truth, shift, torch.zeros(2000, 2))
+    drawn = pose_errors(found.angle.numpy(), truth.numpy(), found.frame.into_truth(estimated).numpy(), found.shift.numpy(),
+                        "Å", defocus.numpy())
+    written(drawn, out / "pose_errors.png")
 
 
 # --- the demo: a simulated molecule whose arm swings ---
@@ -284,6 +301,7 @@ def main() -> None:
             picture(args.data, args.work, args.outdir)
     else:
         print(f"no pictures of real data: {args.data} is absent")
+    planted_poses(args.outdir)
     demo_pictures(args.demo, args.outdir)
 
 

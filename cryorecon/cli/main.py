@@ -36,6 +36,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Judge": {
         "eval_fsc": "Fourier shell correlation of two maps, with resolution",
         "eval_images": "how well each image fits its own prediction",
+        "eval_poses": "estimated poses against reference ones: rotation and shift errors",
         "eval_states": "a run's maps against the true conformations of a simulation",
     },
     "Convert": {

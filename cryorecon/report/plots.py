@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -189,9 +190,8 @@ def fsc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], apix: float,
     return drawn
 
 
-@style()
-def orientations(rotation: np.ndarray) -> Figure:
-    """Viewing directions of rotations ``(N, 3, 3)``: density over the sphere (equal-area), and the in-plane angles.
+def sphere(drawn: Figure, axes: Axes, rotation: np.ndarray) -> QuadMesh:
+    """Density of the viewing directions of rotations ``(N, 3, 3)`` over Mollweide ``axes`` (equal-area), with its scale.
 
     A direction is ``R^T (0, 0, 1)``: rot is its longitude, tilt its angle from the z axis. Even coverage is 1
     everywhere.
@@ -204,15 +204,22 @@ def orientations(rotation: np.ndarray) -> Figure:
     x, y = np.linspace(-np.pi, np.pi, 361), np.linspace(-np.pi / 2, np.pi / 2, 181)
     column = ((x[:-1] + x[1:]) / 2 + np.pi) / np.pi * bins
     row = (np.sin((y[:-1] + y[1:]) / 2) + 1) / 2 * bins
-    drawn = figure(7.2, 3.1)
-    axes = drawn.add_subplot(1, 3, (1, 2), projection="mollweide")
     mesh = axes.pcolormesh(x, y, share.T[np.ix_(row.astype(int), column.astype(int))], cmap=DENSITY, vmin=0)
     axes.set(xticklabels=[], yticklabels=[])
-    axes.set_title(f"Viewing directions of {len(rotation):,} images")
     axes.grid(color="white", alpha=0.35, linewidth=0.5)
     bar = drawn.colorbar(mesh, ax=axes, shrink=0.7, aspect=22, pad=0.02)
     bar.set_label("relative to even", fontsize=8)
     bar.outline.set_visible(False)
+    return mesh
+
+
+@style()
+def orientations(rotation: np.ndarray) -> Figure:
+    """Viewing directions of rotations ``(N, 3, 3)``: density over the sphere, and the in-plane angles."""
+    drawn = figure(7.2, 3.1)
+    axes = drawn.add_subplot(1, 3, (1, 2), projection="mollweide")
+    sphere(drawn, axes, rotation)
+    axes.set_title(f"Viewing directions of {len(rotation):,} images")
     # psi of RELION's ZYZ angles: A[0, 2] = -cos(psi) sin(tilt), A[1, 2] = sin(psi) sin(tilt)
     inplane = np.rad2deg(np.arctan2(rotation[:, 1, 2], -rotation[:, 0, 2]))
     flat = drawn.add_subplot(1, 3, 3)
