@@ -3,13 +3,15 @@
 Images are exact projections of atoms, multiplied by a CTF, shifted, with noise added. The molecule is built in
 (--motion) or comes from a file of atoms (--atoms), whose models are the states. The output folder holds the images
 (particles.mrcs, protein is white), their poses and CTF for RELION (particles.star) and cryoDRGN (poses.pkl, ctf.pkl),
-the truth (truth.npz) and the map of every state (maps/).
+the truth (truth.npz) and the map of every state (maps/); with --tilt-deg the tilted images and their CTF too
+(particles_tilt.mrcs, ctf_tilt.pkl).
 
     cryorecon simulate --motion hinge -n 5000 -D 64 --apix 3 --snr 0.1 -o hinge
     cryorecon train_vae hinge/particles.star --zdim 4 -o run
 """
 
 import argparse
+import math
 
 from cryorecon.simulation import MOTIONS
 
@@ -33,6 +35,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
                         help="white, or a file with one power per shell, of which the shape is taken (.txt, .npy)")
     images.add_argument("--max-shift", type=float, default=3.0, metavar="PX",
                         help="largest shift in x and in y, in pixels (default: 3)")
+    images.add_argument("--tilt-deg", type=float, metavar="DEG",
+                        help="also a second image of every particle, the stage turned by DEG about x (e.g. 45)")
     optics = images.add_mutually_exclusive_group()
     optics.add_argument("--ctf-table", metavar="FILE",
                         help="draw CTFs from tables of cryoDRGN's nine columns (.npz; default: 300 kV, 0.8-2.5 µm)")
@@ -71,12 +75,15 @@ def main(args: argparse.Namespace) -> None:
     experiment = Experiment(
         args.n, args.box, args.apix, args.snr, args.max_shift, args.b_factor, args.seed, _weights(args.weights),
         optics=None if args.no_ctf else ctf_table(args.ctf_table), device=device,
+        tilt=None if args.tilt_deg is None else math.radians(args.tilt_deg),
     )
     if args.noise != "white":
         experiment = replace(experiment, noise=noise_spectrum(args.noise, experiment.grid()))
     molecule = load(args.atoms) if args.atoms else flexible(args.motion, 20 if args.states is None else args.states)
     write_simulation(molecule, experiment, args.outdir, half_precision=args.float16, overwrite=args.overwrite)
     print(f"{args.outdir}/particles.star: {args.n} images of {molecule.n_states} states")
+    if args.tilt_deg is not None:
+        print(f"{args.outdir}/particles_tilt.mrcs: the same particles tilted by {args.tilt_deg:g}°")
 
 
 def _weights(text: str | None) -> tuple[float, ...] | None:

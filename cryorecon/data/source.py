@@ -164,6 +164,53 @@ class FileSource:
             return file
 
 
+class JoinedSource:
+    """Images of several sources; ``part (N,)`` says which of them an image is in, ``position (N,)`` where in it.
+
+    Raises :class:`InputError` where their boxes differ.
+    """
+
+    def __init__(self, sources: Sequence[ImageSource], part: np.ndarray, position: np.ndarray):
+        boxes = [source.box for source in sources]
+        if len(set(boxes)) != 1:
+            raise InputError(f"expected images of one box, found {' and '.join(map(str, boxes))} px; bring them to one first")
+        self._sources, self._part, self._position = list(sources), part, position
+
+    @property
+    def box(self) -> int:
+        """Side ``D`` in pixels."""
+        return self._sources[0].box
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """The images ``(n, D, D)`` float32 of these positions, in this order."""
+        part, position = self._part[indices], self._position[indices]
+        out = np.empty((len(part), self.box, self.box), dtype=np.float32)
+        for number in np.unique(part):
+            here = part == number
+            out[here] = self._sources[number].read(position[here])
+        return out
+
+    def select(self, indices: np.ndarray) -> "JoinedSource":
+        """The source of these images alone, in this order."""
+        return JoinedSource(self._sources, self._part[indices], self._position[indices])
+
+
+def joined(first: ImageSource, second: ImageSource) -> ImageSource:
+    """All images of the first source, then all of the second; files stay files, so that their images keep their names.
+
+    Raises :class:`InputError` where their boxes differ.
+    """
+    if isinstance(first, FileSource) and isinstance(second, FileSource):
+        return FileSource([*first.headers, *second.headers],
+                          np.concatenate([first.file_index, second.file_index + len(first.headers)]),
+                          np.concatenate([first.frame, second.frame]))
+    counts = len(first), len(second)
+    return JoinedSource([first, second], np.repeat([0, 1], counts), np.concatenate([np.arange(n) for n in counts]))
+
+
 def _check_boxes(headers: Sequence[Header]) -> None:
     if not headers:
         raise InputError("expected at least one image stack, found none")

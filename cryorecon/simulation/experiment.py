@@ -10,10 +10,13 @@ from torch import Tensor
 
 from cryorecon.data.poses import Poses
 from cryorecon.data.stack import ParticleStack
+from cryorecon.data.tilt_pair import tilt_pair
 from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid
 from cryorecon.simulation.images import Truth, ctf_table, draw_truth, noisy_images
 from cryorecon.simulation.molecule import Molecule
+
+TILTED_SEED = 1_000_003  # added to an experiment's seed for the noise of its tilted images
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Experiment:
     (0: no noise). max_shift: largest shift in x and in y, in pixels. b_factor: of all atoms, Å^2. seed: of everything
     random. weights: population of each state, in any unit (None: equal). optics: ``(M, 9)`` CTF rows to draw from (see
     :func:`cryorecon.simulation.images.ctf_table`); None images without a CTF. noise: power per shell ``(n_shells,)``,
-    of which the shape matters (None: white). device: where images are computed.
+    of which the shape matters (None: white). device: where images are computed. tilt: radians by which the stage turns
+    about x for a second image of every particle (None: there is none).
 
     Raises :class:`InputError` for numbers that make no experiment.
     """
@@ -40,6 +44,7 @@ class Experiment:
     optics: Tensor | None = None
     noise: Tensor | None = None
     device: str = "cpu"
+    tilt: float | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.box < 4 or not 0 < self.apix < math.inf:
@@ -48,6 +53,8 @@ class Experiment:
         if not all(0 <= value < math.inf for value in (self.snr, self.max_shift, self.b_factor)):
             raise InputError("expected SNR, largest shift and B-factor of 0 or more, found "
                              f"{self.snr:g}, {self.max_shift:g} and {self.b_factor:g}")
+        if self.tilt is not None and not math.isfinite(self.tilt):
+            raise InputError(f"expected an angle by which the stage is tilted, found {self.tilt:g}")
 
     def grid(self) -> Grid:
         """The images' grid on the experiment's device."""
@@ -69,13 +76,23 @@ class Experiment:
         generator = torch.Generator().manual_seed(self.seed)
         weights = None if self.weights is None else torch.tensor(self.weights)
         truth = draw_truth(self.n, molecule.n_states, self.optics, self.max_shift * self.apix, generator, weights)
-        images = noisy_images(molecule, truth, self.grid(), self.b_factor, self.snr, generator, self.noise)
-        return truth, images
+        return truth, self._images(molecule, truth, generator)
+
+    def run_tilted(self, molecule: Molecule, truth: Truth) -> Iterator[Tensor]:
+        """The tilted images ``(b, D, D)`` of the particles of :meth:`run`, in chunks: the same CTF and shifts, noise of
+        their own. None are made without a ``tilt``."""
+        if self.tilt is None:
+            return iter(())
+        return self._images(molecule, truth.tilted(self.tilt), torch.Generator().manual_seed(self.seed + TILTED_SEED))
+
+    def _images(self, molecule: Molecule, truth: Truth, generator: torch.Generator) -> Iterator[Tensor]:
+        return noisy_images(molecule, truth, self.grid(), self.b_factor, self.snr, generator, self.noise)
 
 
 def simulate_stack(molecule: Molecule, n: int, box: int, apix: float, snr: float = 0.1,
                    **options: Any) -> tuple[ParticleStack, Truth]:
-    """A stack of ``n`` simulated images in memory and its truth.
+    """A stack of ``n`` simulated images in memory and its truth; with ``tilt``, of ``n`` pairs (see
+    :func:`cryorecon.data.tilt_pair.tilt_pair`).
 
     ``options`` are further fields of :class:`Experiment`. Where ``optics`` is not among them, CTFs of a usual session
     are drawn; ``optics=None`` images without a CTF. Half-sets alternate. Raises :class:`InputError` as
@@ -87,10 +104,15 @@ def simulate_stack(molecule: Molecule, n: int, box: int, apix: float, snr: float
     (torch.Size([10, 64, 64]), 10)
     """
     options.setdefault("optics", ctf_table(None))
-    truth, images = Experiment(n, box, apix, snr, **options).run(molecule)
+    experiment = Experiment(n, box, apix, snr, **options)
+    truth, images = experiment.run(molecule)
     stack = ParticleStack.from_images(torch.cat(list(images)).numpy(), apix, truth.optics,
                                       Poses(truth.rotation, truth.shift))
-    return replace(stack, half=half_sets(n)), truth
+    stack = replace(stack, half=half_sets(n))
+    if experiment.tilt is None:
+        return stack, truth
+    tilted = torch.cat(list(experiment.run_tilted(molecule, truth))).numpy()
+    return tilt_pair(stack, ParticleStack.from_images(tilted, apix), experiment.tilt), truth
 
 
 def half_sets(n: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Simulated images: exact projections with CTF, shifts and noise, streamed with their truth."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,10 @@ class Truth:
     def __getitem__(self, index: Tensor | slice) -> "Truth":
         optics = None if self.optics is None else self.optics[index]
         return Truth(self.state[index], self.rotation[index], self.shift[index], optics)
+
+    def tilted(self, angle: float) -> "Truth":
+        """The same particles after the stage has turned by ``angle`` radians about x: rotation ``T R``, the same shift."""
+        return replace(self, rotation=rotations.about_x(angle) @ self.rotation)
 
 
 def ctf_table(path: str | Path | None) -> Tensor:

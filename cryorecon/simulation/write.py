@@ -1,9 +1,11 @@
 """A simulation on disk: images, poses and CTF in the formats that programs read, maps and truth."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from cryorecon.data.cryodrgn_files import write_ctf, write_poses
@@ -20,6 +22,7 @@ from cryorecon.simulation.molecule import Molecule
 from cryorecon.simulation.render import volume
 
 STACK, STAR, POSES, CTF, TRUTH, MAPS = "particles.mrcs", "particles.star", "poses.pkl", "ctf.pkl", "truth.npz", "maps"
+TILTED_STACK, TILTED_CTF = "particles_tilt.mrcs", "ctf_tilt.pkl"
 MAX_MAPS = 100
 
 
@@ -38,15 +41,14 @@ def write_simulation(molecule: Molecule, experiment: Experiment, folder: str | P
     _claim(folder, overwrite)
     n_maps = min(molecule.n_states, MAX_MAPS)
     image_bytes = (2 if half_precision else 4) * experiment.box**2 + 500  # 500: its rows in the other files
-    free_space(folder / STACK, experiment.n * image_bytes + n_maps * 4 * experiment.box**3)
+    n_stacks = 1 if experiment.tilt is None else 2
+    free_space(folder / STACK, n_stacks * experiment.n * image_bytes + n_maps * 4 * experiment.box**3)
     truth, images = experiment.run(molecule)
     if overwrite:
         _remove_earlier(folder)
-    bar = tqdm(total=experiment.n, unit="img", desc="images", disable=None)
-    with bar, StackWriter(folder / STACK, experiment.box, experiment.apix, half=half_precision) as stack:
-        for part in images:
-            stack.append(part.numpy())
-            bar.update(len(part))
+    _write_images(folder / STACK, images, experiment, half_precision)
+    if experiment.tilt is not None:
+        _write_images(folder / TILTED_STACK, experiment.run_tilted(molecule, truth), experiment, half_precision)
     for state in tqdm(range(n_maps), unit="map", desc="maps", disable=None):
         density = volume(molecule, state, experiment.box, experiment.apix, experiment.b_factor)
         write_volume(folder / MAPS / f"state_{state:02d}.mrc", density.numpy(), experiment.apix)
@@ -54,11 +56,20 @@ def write_simulation(molecule: Molecule, experiment: Experiment, folder: str | P
     return truth
 
 
+def _write_images(path: Path, images: Iterator[Tensor], experiment: Experiment, half_precision: bool) -> None:
+    bar = tqdm(total=experiment.n, unit="img", desc=path.stem, disable=None)
+    with bar, StackWriter(path, experiment.box, experiment.apix, half=half_precision) as stack:
+        for part in images:
+            stack.append(part.numpy())
+            bar.update(len(part))
+
+
 def _write_metadata(folder: Path, molecule: Molecule, experiment: Experiment, truth: Truth) -> None:
     poses = Poses(truth.rotation, truth.shift)
     write_poses(folder / POSES, poses, experiment.box, experiment.apix)
     if truth.optics is not None:
-        write_ctf(folder / CTF, truth.optics, experiment.box, experiment.apix)
+        for name in (CTF,) if experiment.tilt is None else (CTF, TILTED_CTF):
+            write_ctf(folder / name, truth.optics, experiment.box, experiment.apix)
     with atomic_path(folder / TRUTH) as temporary, temporary.open("wb") as file:
         np.savez(file, state=truth.state.numpy(), rotation=truth.rotation.numpy(), shift=truth.shift.numpy(),
                  coordinate=molecule.coordinate.numpy(), apix=experiment.apix, box=experiment.box)
@@ -77,5 +88,6 @@ def _claim(folder: Path, overwrite: bool) -> None:
 
 def _remove_earlier(folder: Path) -> None:
     """Remove what an earlier simulation wrote: a map or CTF of it must not stay beside the new images."""
-    for path in [*(folder / name for name in (STAR, STACK, POSES, CTF, TRUTH)), *(folder / MAPS).glob("state_*.mrc")]:
+    names = (STAR, STACK, POSES, CTF, TRUTH, TILTED_STACK, TILTED_CTF)
+    for path in [*(folder / name for name in names), *(folder / MAPS).glob("state_*.mrc")]:
         path.unlink(missing_ok=True)

@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from cryorecon.data.loader import Batch
+from cryorecon.geometry import rotations
 from cryorecon.inference.conformation import CONFORMATIONS
+from cryorecon.inference.conformation.encoder import Encoder
 from cryorecon.inference.conformation.posterior import DiscretePrior, Posterior
 from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.inference.pose import POSES
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
-VARIANTS = [*CONFORMATIONS, "posterior, discrete"]
+VARIANTS = [*CONFORMATIONS, "posterior, discrete", "encoder, joint"]
 
 
 @pytest.fixture
@@ -31,6 +33,8 @@ def make_conformation(name, problem):
     if name == "posterior, discrete":
         prior = DiscretePrior(torch.linspace(-2, 2, 9)[:, None], torch.full((9,), 1 / 9).log())
         return Posterior(linear, problem.grid, prior=prior)
+    if name == "encoder, joint":
+        return Encoder(problem.grid, 1, 16, 2, tilt=rotations.random(len(problem.stack), torch.Generator().manual_seed(1)))
     assert set(made) == set(CONFORMATIONS), "a newcomer: say how it is built"
     return made[name](CONFORMATIONS[name])
 
@@ -129,3 +133,40 @@ def test_the_gaussian_posterior_is_that_of_the_whole_energy(small, batch):
     torch.testing.assert_close(found.z_cov[:, 0, 0, 0].double(), variance, atol=1e-4, rtol=1e-2)
     grid_kl = (weight * (weight.clamp(min=1e-300).log() - torch.log_softmax(-0.5 * z[..., 0].double().square(), 1))).sum(1)
     torch.testing.assert_close(found.kl[:, 0].double(), grid_kl, atol=2e-3, rtol=1e-2)
+
+
+def test_an_encoder_of_single_images_is_the_one_network(small, batch):
+    """No second network and none of its random numbers; the joint one begins with the same first network."""
+    single, joint = (make_conformation(name, small).eval() for name in ("encoder", "encoder, joint"))
+    names = {"first", "hidden.0", "hidden.1", "head"}
+    assert set(single.state_dict()) == {f"{name}.{part}" for name in names for part in ("weight", "bias")}
+    for name, value in single.state_dict().items():
+        assert torch.equal(value, joint.state_dict()[name])
+    pose = posed(small, batch)
+    x = torch.relu(single.first(single.images(pose, batch)))
+    for layer in single.hidden:
+        x = torch.relu(x + layer(x))
+    mean, _ = single.head(x).chunk(2, 1)
+    torch.testing.assert_close(single(pose, batch, no_score).z[:, 0], mean, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_particles_images_are_encoded_together(small, batch):
+    """Any number of images a particle; the order of their rows says nothing, which of them is tilted does."""
+    encoder = make_conformation("encoder, joint", small).eval()
+    tilts = Batch(batch.data, batch.power, batch.norm, batch.image, torch.tensor([1, 1, 1, 0]))
+    found = encoder(posed(small, tilts), tilts, no_score)
+    assert torch.equal(found.z[:3], found.z[:1].expand(3, 1, 1))
+    other = tilts.at(torch.tensor([2, 0, 1, 3]))
+    torch.testing.assert_close(encoder(posed(small, other), other, no_score).z, found.z)
+    fewer = tilts.at(torch.tensor([0, 1, 3]))
+    one_less = encoder(posed(small, fewer), fewer, no_score).z
+    assert float((one_less[0] - found.z[0]).abs()) > 1e-4
+    torch.testing.assert_close(one_less[2], found.z[3])
+    shifts = posed(small, tilts)
+    exchanged = Batch(batch.data, batch.power, batch.norm, batch.image[[1, 0, 2, 3]], tilts.particle)
+    assert float((encoder(shifts, exchanged, no_score).z[0] - found.z[0]).abs()) > 1e-4
+    assert found.z_cov is not None
+    variance = found.z_cov[[0, 3], 0, 0, 0]
+    kl = 0.5 * (found.z[[0, 3], 0, 0].square() + variance - 1 - variance.log())
+    torch.testing.assert_close(found.kl.sum(), kl.sum())

@@ -1,5 +1,7 @@
 """Simulated images and volumes agree with each other, with a plain sum over atoms, and with the pose conventions."""
 
+from dataclasses import replace
+
 import gemmi
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from cryorecon.geometry import rotations
 from cryorecon.geometry.grid import Grid
+from cryorecon.simulation.experiment import simulate_stack
 from cryorecon.simulation.images import Truth, clean_spectra
 from cryorecon.simulation.molecule import Molecule, of_elements
 from cryorecon.simulation.render import ImageRenderer, volume
@@ -107,6 +110,27 @@ def test_the_particle_sits_at_minus_the_shift(box):
     assert np.unravel_index(int(image.argmax()), image.shape) == (box // 2 + 2, box // 2 - 3)
     centred = grid.images(spectrum * grid.phase_ramp(shift))[0]
     assert np.unravel_index(int(centred.argmax()), centred.shape) == (box // 2, box // 2)
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_a_tilted_image_shows_the_particle_turned_by_its_pose_and_then_about_x(box):
+    """Atoms at T (R x), seen along z: the pose T R. The particle sits at -t as in the untilted image."""
+    thing, angle = molecule(), 0.6
+    stack, truth = simulate_stack(thing, 4, box, APIX, snr=0, b_factor=B, optics=None, max_shift=1.0, tilt=angle)
+    grid = Grid(box, APIX)
+    tilted = grid.spectra(stack.images()[1::2])
+    c, s = np.cos(angle), np.sin(angle)
+    stage = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    k2 = grid.frequency.double().numpy()
+    k3 = np.concatenate([k2, np.zeros((grid.n, 1))], 1)
+    for row in range(4):
+        state, matrix = int(truth.state[row]), truth.rotation[row].double().numpy()
+        turned = thing.coordinates[state].double().numpy() @ matrix.T @ stage.T
+        posed = replace(thing, coordinates=torch.from_numpy(turned)[None])
+        ramp = np.exp(2j * np.pi * k2 @ truth.shift[row].double().numpy())
+        close(tilted[row], ramp * direct_sum(posed, 0, k3, box), 1e-4)
+        close(tilted[row], ramp * direct_sum(thing, state, k3 @ stage @ matrix, box), 1e-4)
+        np.testing.assert_allclose(stack.poses.rotation[2 * row + 1], stage @ matrix, atol=1e-6)
 
 
 def test_euler_angles_point_the_way_relion_says():

@@ -81,6 +81,32 @@ def test_a_stack_in_memory_knows_its_poses_and_halves(lump):
     assert simulate_stack(lump, 2, 32, 3.0, optics=None)[0].optics is None
 
 
+def test_tilted_images_have_their_own_noise_and_leave_the_untilted_as_they_are(lump):
+    angle = 0.8
+    plain, truth = simulate_stack(lump, 300, 32, 3.0, 0.1, seed=2)
+    stack, same = simulate_stack(lump, 300, 32, 3.0, 0.1, seed=2, tilt=angle)
+    clean, _ = simulate_stack(lump, 300, 32, 3.0, 0, seed=2, tilt=angle)
+    assert torch.equal(stack.images()[0::2], plain.images())
+    for name in ("state", "rotation", "shift"):
+        assert torch.equal(getattr(same, name), getattr(truth, name))
+    assert (len(stack), stack.n_particles) == (600, 300)
+    assert torch.equal(stack.optics.parameters[1::2], truth.optics.parameters)
+    assert torch.equal(stack.poses.rotation, clean.poses.rotation)
+    signal, noise = clean.images(), stack.images() - clean.images()
+    first, second = noise[0::2].flatten(), noise[1::2].flatten()
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 5 / len(first) ** 0.5
+    assert float(signal[1::2].var() / second.var()) == pytest.approx(0.1, rel=0.05)
+    again, _ = simulate_stack(lump, 300, 32, 3.0, 0.1, seed=2, tilt=angle)
+    assert torch.equal(again.images(), stack.images())
+
+
+def test_a_stage_that_does_not_tilt_shows_the_same_twice(lump):
+    stack, _ = simulate_stack(lump, 6, 32, 3.0, 0, tilt=0.0)
+    assert torch.equal(stack.images()[0::2], stack.images()[1::2])
+    with pytest.raises(InputError, match="tilted"):
+        simulate_stack(lump, 6, 32, 3.0, 0, tilt=float("nan"))
+
+
 def test_coloured_noise_has_its_spectrum(lump, tmp_path):
     grid = Grid(32, 3.0)
     np.savetxt(tmp_path / "power.txt", np.linspace(4, 1, 50))

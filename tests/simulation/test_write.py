@@ -8,6 +8,7 @@ from cryorecon.cli.main import main
 from cryorecon.data.cryodrgn_files import read_ctf, read_poses
 from cryorecon.data.load import load_particles
 from cryorecon.data.mrc import read_header, read_volume
+from cryorecon.data.tilt_pair import load_tilt_pair
 from cryorecon.geometry.rotations import angle_between
 from cryorecon.simulation.experiment import simulate_stack
 from cryorecon.simulation.motion import flexible
@@ -57,6 +58,26 @@ def test_the_files_hold_the_stack_that_python_makes(folder):
     assert len(truth) == 70
 
 
+def test_tilted_images_beside_the_untilted(folder, tmp_path, capsys):
+    assert simulate(tmp_path / "pairs", "--tilt-deg", "45") == 0
+    assert "tilted by 45°" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "pairs").iterdir()} - {path.name for path in folder.iterdir()}
+    assert names == {"particles_tilt.mrcs", "ctf_tilt.pkl"}
+    for name in ("particles.mrcs", "particles.star", "poses.pkl", "ctf.pkl", "truth.npz"):  # what is there without it
+        assert (tmp_path / "pairs" / name).read_bytes() == (folder / name).read_bytes()
+    assert (tmp_path / "pairs" / "ctf_tilt.pkl").read_bytes() == (folder / "ctf.pkl").read_bytes()
+    stack, _ = simulate_stack(flexible("hinge", 3), 70, 32, 6.0, max_shift=1.5, tilt=np.pi / 4)
+    read = load_tilt_pair(load_particles(tmp_path / "pairs" / "particles.star"), tmp_path / "pairs" / "particles_tilt.mrcs",
+                          np.pi / 4, ctf=tmp_path / "pairs" / "ctf_tilt.pkl")
+    torch.testing.assert_close(read.images(), stack.images(), rtol=0, atol=1e-5 * float(stack.images().std()))
+    torch.testing.assert_close(read.tilt, stack.tilt)
+    torch.testing.assert_close(read.poses.rotation, stack.poses.rotation, rtol=0, atol=1e-5)
+    torch.testing.assert_close(read.optics.parameters, stack.optics.parameters, atol=1e-2, rtol=1e-5)
+    assert torch.equal(read.half, stack.half)
+    assert simulate(tmp_path / "pairs", "--overwrite") == 0
+    assert not {path.name for path in (tmp_path / "pairs").iterdir()} & names
+
+
 def test_options(tmp_path):
     assert simulate(tmp_path / "a", "--no-ctf", "--float16", "--weights", "1,0,1", "--snr", "0") == 0
     assert not (tmp_path / "a" / "ctf.pkl").exists()
@@ -92,6 +113,7 @@ def test_overwriting_leaves_nothing_of_before(tmp_path):
         (["--apix", "0"], "pixel size"),
         (["--snr", "-1"], "SNR"),
         (["--b-factor", "nan"], "B-factor"),
+        (["--tilt-deg", "nan"], "tilted"),
         (["--states", "0"], "states"),
         (["-n", "1000000000000"], "free disk space"),
     ],
