@@ -54,6 +54,7 @@ class Bench:
     dataset: Dataset
     shared: Path
     epochs: int
+    plain_epochs: int
     zdim: int
     threads: int
     curve: tuple[int, ...]
@@ -67,7 +68,7 @@ class Bench:
         if row == "peer" and self.binaries is not None:
             return [str(self.binaries / "cryodrgn"), "train_vae", *words, "-n", str(self.epochs), "--no-analysis"]
         extra = {"network": [], "lowrank": ["-n", "0"],
-                 "plain": ["--road", "plain", "--conformation", "encoder", "-n", str(self.epochs)]}[row]
+                 "plain": ["--road", "plain", "--conformation", "encoder", "-n", str(self.plain_epochs)]}[row]
         return [*OURS, "train_vae", *words, *extra]
 
 
@@ -183,6 +184,12 @@ def one_row(bench: Bench, row: str, seed: int, digest: str) -> Table:
     return {"seed": seed, "row": row, **scores, **measured, "cpu_seconds_per_epoch": each, "curve": curve}
 
 
+def earlier(path: Path | None, seed: int, digest: str) -> Table | None:
+    """cryodrgn's row of a seed in earlier results; None where there is none or the particles were others."""
+    rows = read_json(path)["rows"] if path is not None else []
+    return next((row for row in rows if row["row"] == "peer" and row["seed"] == seed and row["data_sha256"] == digest), None)
+
+
 def compare(rows: list[Table]) -> None:
     """Adds to our rows the ratios to the peer's row of the same seed, and the time to equal accuracy."""
     for peer in (row for row in rows if row["row"] == "peer"):
@@ -225,13 +232,16 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", choices=DATASETS, default="hsp90", help="what is simulated (default: hsp90)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="(default: 0 1 2)")
     parser.add_argument("--rows", choices=ROWS, nargs="+", default=list(ROWS[:3]), help="(default: all but plain)")
-    parser.add_argument("--epochs", type=int, default=20, metavar="N", help="of cryodrgn and of plain (default: 20)")
+    parser.add_argument("--epochs", type=int, default=20, metavar="N", help="of cryodrgn (default: 20)")
+    parser.add_argument("--plain-epochs", type=int, metavar="N", help="of plain (default: as many)")
     parser.add_argument("--zdim", type=int, default=8, metavar="N", help="(default: 8)")
     parser.add_argument("--curve", type=int, nargs="+", default=[], metavar="N",
                         help="score these epochs too, of every row that has them")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of every process (default: 1)")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where everything is kept")
     parser.add_argument("--shared", type=Path, default=common.SHARED, metavar="DIR", help="the shared data")
+    parser.add_argument("--peer-results", type=Path, metavar="JSON",
+                        help="take cryodrgn's rows from these results where they were measured on the same bytes")
     parser.add_argument("--peer", metavar="PATH", help="an environment with the peer (default: made in --work)")
     parser.add_argument("-o", "--out", type=Path, metavar="JSON", help="results (default: WORK/results.json)")
     return parser
@@ -242,14 +252,15 @@ def main() -> None:
     work = args.work.absolute()
     with common.locked(work):
         binaries = common.peer_environment(work, args.peer) if "peer" in args.rows else None
-        bench = Bench(work, DATASETS[args.data], args.shared, args.epochs, args.zdim, args.threads, tuple(args.curve),
-                      binaries)
+        bench = Bench(work, DATASETS[args.data], args.shared, args.epochs, args.plain_epochs or args.epochs, args.zdim,
+                      args.threads, tuple(args.curve), binaries)
         results: Table = {"benchmark": "vs_cryodrgn", "data": args.data, "written": common.now(),
                           "arguments": sys.argv[1:], "machine": common.machine(args.threads), "rows": []}
         for seed in args.seeds:
             digest = simulate(bench, seed)
             for row in args.rows:
-                results["rows"].append(one_row(bench, row, seed, digest))
+                known = earlier(args.peer_results, seed, digest) if row == "peer" else None
+                results["rows"].append(known or one_row(bench, row, seed, digest))
                 compare(results["rows"])
                 write_json(args.out or work / "results.json", results)
     print(tables(results))

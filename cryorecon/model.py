@@ -55,16 +55,9 @@ def energy(predicted: Tensor, batch: Batch) -> Tensor:
     return squares.sum(-1) + batch.norm[:, None]
 
 
-def particle_starts(batch: Batch) -> Tensor:
-    """Row of each particle's first image, ``(particles,)``; a batch holds a particle's images in a row."""
-    new = torch.ones(len(batch), dtype=torch.bool, device=batch.particle.device)
-    new[1:] = batch.particle[1:] != batch.particle[:-1]
-    return torch.nonzero(new)[:, 0]
-
-
 def per_particle(values: Tensor, batch: Batch) -> Tensor:
     """Sums of ``(B, K)`` over each particle's images, ``(particles, K)``, particles in order of appearance."""
-    starts = particle_starts(batch)
+    starts = batch.particle_starts()
     if len(starts) == len(batch):
         return values
     counts = torch.diff(starts, append=starts.new_tensor([len(batch)]))

@@ -26,7 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Reconstruct": {
         "backproject": "one map and its half maps from images with known poses",
-        "train_nn": "one map by a network, poses known",
+        "train_nn": "one map by a network; poses known or found",
         "train_vae": "conformations: a latent coordinate for each particle and a map for each coordinate",
     },
     "Look": {

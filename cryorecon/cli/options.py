@@ -25,6 +25,11 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "road": ("--road",), "volume": ("--volume",), "width": ("--dec-dim", "--dim"),
     "layers": ("--dec-layers", "--layers"), "encoding": ("--pe-type",), "features": ("--pe-dim",),
     "feature_sigma": ("--feat-sigma",), "zdim": ("--zdim",), "conformation": ("--conformation",),
+    "tilt": ("--tilt",), "tilt_deg": ("--tilt-deg",), "ctf_tilt": ("--ctf-tilt",), "pose_init": ("--pose-init",),
+    "restarts": ("--restarts",), "searches": ("--searches",), "polishes": ("--polishes",), "t_extent": ("--t-extent",),
+    "t_ngrid": ("--t-ngrid",), "base_healpy": ("--base-healpy",), "niter": ("--niter",),
+    "nkeptposes": ("--nkeptposes",), "l_start": ("--l-start",), "bound": ("--bound",),
+    "search_memory": ("--search-memory",),
     "beta": ("--beta",), "enc_width": ("--enc-dim",), "enc_layers": ("--enc-layers",), "atoms": ("--atoms",),
 }  # fmt: skip
 
@@ -86,10 +91,34 @@ def add_training(parser: Parser) -> None:
     _add(group, "amp", "matrix products in bfloat16", action=argparse.BooleanOptionalAction)
     _add(group, "pose", "refine rotations and shifts by gradient from the given ones", action="store_const",
          const="refine")
+    group.add_argument("--search-poses", dest="pose", action="store_const", const="search", default=argparse.SUPPRESS,
+                       help="find the poses, whatever poses the particles come with")
     group = add_run(parser)
     _add(group, "checkpoint", "epochs between checkpoints", type=int, metavar="N")
     group.add_argument("--resume", action="store_true", help="continue the run in -o from its last checkpoint")
     group.add_argument("--load", choices=("latest",), help="the same as --resume")
+
+
+def add_search(parser: Parser) -> None:
+    """How poses are found where there are none; and tilt pairs."""
+    group = parser.add_argument_group("search of poses (without --poses)")
+    _add(group, "pose_init", "start from these poses, and search near them only", metavar="FILE")
+    _add(group, "restarts", "random starts, of which the likeliest goes on", type=int, metavar="N")
+    _add(group, "searches", "passes of search over all images", type=int, metavar="N")
+    _add(group, "polishes", "passes after them that only polish poses", type=int, metavar="N")
+    _add(group, "t_extent", "largest shift in pixels (default: 8 %% of the box)", type=float, metavar="PX")
+    _add(group, "t_ngrid", "shifts per side of the base grid (default: a fortieth of the box apart)", type=int, metavar="N")
+    _add(group, "base_healpy", "level of the base grid: 1 30°, 2 15°, 3 7.5°", type=int, metavar="N")
+    _add(group, "niter", "subdivisions of it", type=int, metavar="N")
+    _add(group, "nkeptposes", "poses kept at each level", type=int, metavar="N")
+    _add(group, "l_start", "band of the base grid in Fourier pixels", type=float, metavar="L")
+    _add(group, "bound", "drop poses by a lower bound of their energy, beside the cap",
+         choices=("none", "rigorous", "probabilistic"))
+    _add(group, "search_memory", "for energies held at once, in MB", type=int, metavar="MB")
+    group = parser.add_argument_group("tilt pairs")
+    _add(group, "tilt", "images of the same particles after the stage was tilted, in the same order", metavar="FILE")
+    _add(group, "tilt_deg", "by so many degrees", type=float, metavar="DEG")
+    _add(group, "ctf_tilt", "their CTF, where it is their own", metavar="FILE")
 
 
 def add_volume(parser: Parser) -> None:

@@ -126,8 +126,9 @@ def _ending(directory: "RunDirectory", console: Console, command: str) -> Iterat
     """Turns an interrupt and a full disk into a line that says how to go on."""
     def how() -> str:
         epochs = directory.epochs()
-        return (f"stopped after epoch {epochs[-1]}; continue with: {command} --resume" if epochs
-                else "stopped before the first checkpoint; begin again with the same command")
+        if epochs or directory.has_stages():
+            return f"stopped after epoch {max(epochs, default=0)}; continue with: {command} --resume"
+        return "stopped before the first checkpoint; begin again with the same command"
 
     try:
         yield

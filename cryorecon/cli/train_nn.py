@@ -1,7 +1,8 @@
-"""One map of particles with known poses: a closed-form consensus and a network that stands on it.
+"""One map of all particles: a closed-form consensus and a network that stands on it.
 
 Writes reconstruct.N.mrc (by the network, symmetrised where --symmetry says so), the consensus map with its unfiltered
-half maps, weights.N.pt, metrics.jsonl and run.log. Ctrl-C is safe: the same command with --resume goes on.
+half maps, weights.N.pt, metrics.jsonl and run.log. Without poses, these are found first (poses.0.star, poses.0.pkl).
+Ctrl-C is safe: the same command with --resume goes on.
 
     cryorecon train_nn particles.star -n 5 --symmetry D2 -o out
     cryorecon eval_fsc out/half_map_a.mrc out/half_map_b.mrc
@@ -17,6 +18,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     options.add_data(parser)
     options.add_volume(parser)
     options.add_training(parser)
+    options.add_search(parser)
     options.add_symmetry(options.add_maps(parser))
 
 

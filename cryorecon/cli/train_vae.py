@@ -1,7 +1,8 @@
-"""Conformations of particles with known poses: a latent coordinate for each, and a map for each coordinate.
+"""Conformations: a latent coordinate for each particle, and a map for each coordinate.
 
-First a consensus map and its principal motions in closed form, then a network that stands on them (--road lowrank); or,
-as cryoDRGN does, an encoder and a network from scratch (--road plain). Options that cryoDRGN has too mean the same.
+Without poses, these are found first (poses.0.star, poses.0.pkl). Then a consensus map and its principal motions in
+closed form, then a network that stands on them (--road lowrank); or, as cryoDRGN does, an encoder and a network from
+scratch (--road plain). Options that cryoDRGN has too mean the same.
 The output folder holds z.N.npy, weights.N.pt, the consensus map with its half maps, metrics.jsonl and run.log. Ctrl-C
 is safe: the same command with --resume goes on as if nothing had happened.
 
@@ -21,6 +22,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     options.add_conformation(parser)
     options.add_volume(parser)
     options.add_training(parser)
+    options.add_search(parser)
     options.add_maps(parser)
 
 

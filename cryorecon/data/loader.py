@@ -56,6 +56,18 @@ class Batch:
         for i in range(0, len(self), size):
             yield self.at(slice(i, i + size))
 
+    def particle_starts(self) -> Tensor:
+        """Row of each particle's first image, ``(particles,)``; a batch holds a particle's images in a row."""
+        new = torch.ones(len(self), dtype=torch.bool, device=self.particle.device)
+        new[1:] = self.particle[1:] != self.particle[:-1]
+        return torch.nonzero(new)[:, 0]
+
+    def split_particles(self, size: int) -> Iterator["Batch"]:
+        """Parts of ``size`` whole particles."""
+        starts = self.particle_starts()[::size].tolist()
+        for start, stop in zip(starts, [*starts[1:], len(self)], strict=True):
+            yield self.at(slice(start, stop))
+
     def at(self, index: slice | Tensor) -> "Batch":
         """Some of the images."""
         return Batch(self.data[index], self.power[index], self.norm[index], self.image[index], self.particle[index],

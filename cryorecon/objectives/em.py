@@ -26,6 +26,7 @@ from cryorecon.volumes.voxel_grid import VoxelGrid
 
 Inference = Callable[[Hypotheses, Batch, Callable], Hypotheses]
 INSERTED = 128  # images inserted at once: bounds the memory of their corners
+NEGLIGIBLE = 0.02  # weight of a hypothesis, as a share of its image's largest
 RIDGE = 0.02  # of a shell's mean weight: only keeps points that no slice came near from exploding
 
 
@@ -40,12 +41,14 @@ class LinearEM:
     grid: the images' grid. half: ``(N,)`` half-set of each image, 1 or 2. limit: band of this pass in Fourier pixels.
     mask: real-space mask ``(D, D, D)`` by which maps are multiplied. volumes: the linear volume of each half set,
     updated when the pass ends. conformations: treatments of z for images of half set 1 and 2. symmetry: point group.
+    poses: treatments of the pose, likewise (default: the model's for both).
     """
 
     def __init__(self, grid: Grid, half: Tensor, limit: float, mask: Tensor, volumes: tuple[VoxelGrid, VoxelGrid],
-                 conformations: tuple[Inference, Inference], symmetry: str = "C1"):
+                 conformations: tuple[Inference, Inference], symmetry: str = "C1",
+                 poses: tuple[Inference, Inference] | None = None):
         self.grid, self.half, self.limit, self.mask = grid, half, limit, mask
-        self.volumes, self.conformations = volumes, conformations
+        self.volumes, self.conformations, self.poses = volumes, conformations, poses
         self.q = 1 + volumes[0].z_dim
         self.lattice = Lattice(grid.box, limit, 2, grid.device)
         self.band = grid.band(limit)
@@ -65,11 +68,12 @@ class LinearEM:
     def _accumulate(self, model: Model, batch: Batch) -> dict[str, float]:
         total = 0.0
         with torch.no_grad():
-            for sums, number, conformation in zip(self.sums, (1, 2), self.conformations, strict=True):
+            poses: tuple[Inference, Inference] = self.poses or (model.pose, model.pose)
+            for sums, number, pose, conformation in zip(self.sums, (1, 2), poses, self.conformations, strict=True):
                 seen = batch.at(torch.nonzero(self.half[batch.image] == number)[:, 0])
                 if not len(seen):
                     continue
-                posed = model.pose(Hypotheses.empty(len(seen), batch.data.device), seen, model.energy)
+                posed = pose(Hypotheses.empty(len(seen), batch.data.device), seen, model.energy)
                 found = conformation(posed, seen, model.energy)
                 total += float(found.kl.sum())
                 for start in range(0, len(seen), INSERTED):
@@ -78,11 +82,9 @@ class LinearEM:
         return {"kl": total, "weight": float(len(batch))}
 
     def _insert(self, sums: Accumulator, found: Hypotheses, seen: Batch) -> None:
-        data = seen.data * self.grid.phase_ramp(found.shift[:, 0], self.band)
-        mean, second = moments(found.z[:, 0], None if found.z_cov is None else found.z_cov[:, 0])
-        sums.add(data, seen.power, found.rotation[:, 0], mean, second)
-        self.first += mean.sum(0)
-        self.second += second.sum(0)
+        share, mean, second = insert(sums, self.grid, found, seen)
+        self.first += (share[:, None] * mean).sum(0)
+        self.second += (share[:, None, None] * second).sum(0)
         self.count += len(seen)
 
     def finish_pass(self, model: Model) -> dict[str, float]:
@@ -114,6 +116,23 @@ def _store(volume: nn.Module, maps: Tensor, limit: float) -> None:
         raise TypeError(f"closed-form steps need a VoxelGrid volume, found {type(volume).__name__}")
     volume.restrict(limit)
     volume.set_values(volume.lattice.from_density(maps))
+
+
+def insert(sums: Accumulator, grid: Grid, found: Hypotheses, seen: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Insert images at each of their hypotheses that matters, by its weight.
+
+    Returns the M weights, which sum to one for each image, and the moments ``(M, Q)`` and ``(M, Q, Q)`` of ``(1, z)``.
+    """
+    weight = found.log_weight.exp()
+    weight = torch.where(weight > NEGLIGIBLE * weight.amax(1, keepdim=True), weight, 0)
+    image, which = torch.nonzero(weight, as_tuple=True)
+    share = (weight / weight.sum(1, keepdim=True))[image, which]
+    rotation, shift, z = (part.expand(len(seen), weight.shape[1], *part.shape[2:])[image, which]
+                          for part in (found.rotation, found.shift, found.z))
+    mean, second = moments(z, None if found.z_cov is None else found.z_cov[image, which])
+    data = seen.data[image] * (grid.phase_ramp(shift, seen.selection) * share[:, None])
+    sums.add(data, seen.power[image] * share[:, None], rotation, mean, second)
+    return share, mean, second
 
 
 def moments(z: Tensor, cov: Tensor | None) -> tuple[Tensor, Tensor]:

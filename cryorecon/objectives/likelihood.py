@@ -15,7 +15,7 @@ from cryorecon.data.loader import Batch
 from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid
 from cryorecon.inference.hypotheses import Hypotheses
-from cryorecon.model import Model, particle_starts, per_particle
+from cryorecon.model import Model, per_particle
 from cryorecon.objectives.steps import Gradient
 
 REDUCTIONS = ("expected", "marginal", "best")
@@ -84,7 +84,7 @@ class Likelihood:
     def loss(self, model: Model, hypotheses: Hypotheses, batch: Batch) -> Tensor:
         """Sum over particles of the reduced energy, in nats."""
         energy = per_particle(model.energy(hypotheses, batch), batch)
-        weight = hypotheses.log_weight[particle_starts(batch)]
+        weight = hypotheses.log_weight[batch.particle_starts()]
         return reduce(energy, weight, self.reduction).sum()
 
     def _backward(self, model: Model, batch: Batch) -> dict[str, float]:
@@ -115,7 +115,7 @@ class Likelihood:
 
 def _chunks(batch: Batch, size: int) -> Iterator[slice]:
     """Slices of about ``size`` images that never part a particle."""
-    ends = [*particle_starts(batch)[1:].tolist(), len(batch)]
+    ends = [*batch.particle_starts()[1:].tolist(), len(batch)]
     begin = 0
     for end in ends:
         if end - begin >= size or end == len(batch):

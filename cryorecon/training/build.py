@@ -1,5 +1,6 @@
 """The one place that sees every part: from a configuration to data, model and optimisers."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from cryorecon.data.load import load_particles
 from cryorecon.data.loader import Loader, estimate_noise
 from cryorecon.data.mrc import read_volume
 from cryorecon.data.stack import ParticleStack
+from cryorecon.data.tilt_pair import load_tilt_pair
 from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid
 from cryorecon.imaging.masks import soft_sphere
@@ -73,18 +75,18 @@ def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
 
     Raises
     ------
-    InputError: files that can't be used (see :mod:`cryorecon.data`), no poses, or a mask of another box.
+    InputError: files that can't be used (see :mod:`cryorecon.data`), or a mask of another box.
     """
     if stack is None:
-        stack = load_particles(config.particles, poses=config.poses, ctf=config.ctf, ind=config.ind,
+        stack = load_particles(config.particles, poses=config.pose_init or config.poses, ctf=config.ctf, ind=config.ind,
                                datadir=config.datadir, tomograms=config.tomograms, apix=config.apix)
+        if config.tilt is not None:
+            stack = load_tilt_pair(stack, config.tilt, math.radians(config.tilt_deg), ctf=config.ctf_tilt, ind=config.ind,
+                                   datadir=config.datadir, apix=config.apix)
         if config.uninvert:
             stack = stack.uninverted()
     # rows of tables go by particle: a selection's ids are numbered anew, in their order
     stack = replace(stack, particle=torch.unique(stack.particle, return_inverse=True)[1])
-    if stack.poses is None:
-        raise InputError(f"{config.particles}: expected poses, found none; give --poses (a star, cs or CryoDRGN "
-                         "pickle)")
     device = choose_device(config.device)
     grid = Grid(stack.box, stack.apix, device)
     if config.mask is None:
@@ -115,15 +117,21 @@ def first_noise(problem: Problem, config: RunConfig) -> Tensor:
     return estimate_noise(problem.stack, problem.grid.to("cpu"), config.noise == "white", seed=config.seed)
 
 
+def searches_poses(config: RunConfig, stack: ParticleStack) -> bool:
+    """Whether poses are to be found: there are none, or those that there are shall not be taken as they stand."""
+    return stack.poses is None or config.pose == "search" or config.pose_init is not None
+
+
 def pose_inference(config: RunConfig, stack: ParticleStack, device: torch.device) -> nn.Module:
-    """The treatment of poses."""
+    """The treatment of poses. Raises :class:`InputError` where there are none."""
     if stack.poses is None:
-        raise InputError("expected poses, found none")
+        raise InputError(f"{config.particles}: expected poses, found none; give --poses (a star, cs or CryoDRGN pickle), "
+                         "or let train_nn or train_vae find them")
     rotation, shift = stack.poses.rotation.to(device), stack.poses.shift.to(device)
     if config.pose == "refine" and stack.n_particles < len(stack):
         raise InputError("expected one image a particle for --refine-poses, found a tilt series; refine its poses where it "
                          "was made")
-    if config.pose == "given":
+    if config.pose != "refine":
         return POSES["given"](rotation, shift)
     return POSES["refine"](rotation, shift, stack.apix, stack.box).to(device)
 
@@ -142,7 +150,7 @@ def make_volume(config: RunConfig, grid: Grid, base_limit: float) -> Volume:
     return linear
 
 
-def assemble(config: RunConfig, grid: Grid, pose: nn.Module, n_particles: int, shape: dict[str, Any]) -> Model:
+def assemble(config: RunConfig, grid: Grid, pose: nn.Module, stack: ParticleStack, shape: dict[str, Any]) -> Model:
     """A model of the right shapes, its values still to be set or loaded.
 
     ``shape``: ``base_limit`` (see :func:`make_volume`) and ``atoms`` (number, of the latent prior).
@@ -153,9 +161,10 @@ def assemble(config: RunConfig, grid: Grid, pose: nn.Module, n_particles: int, s
     if config.conformation == "fixed":
         conformation: nn.Module = kind()
     elif config.conformation == "encoder":
-        conformation = kind(grid, z_dim, config.enc_width, config.enc_layers)
+        tilt = stack.tilt if stack.n_particles < len(stack) else None
+        conformation = kind(grid, z_dim, config.enc_width, config.enc_layers, tilt=tilt)
     elif config.conformation == "table":
-        conformation = kind(n_particles, z_dim)
+        conformation = kind(stack.n_particles, z_dim)
     else:
         linear = volume.base if isinstance(volume, FourierMLP) else volume
         prior = DiscretePrior(torch.zeros(shape["atoms"], z_dim), torch.zeros(shape["atoms"])) if shape["atoms"] else None

@@ -66,9 +66,14 @@ def consensus(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, m
         pass
     with torch.no_grad():
         density = volume.density(torch.zeros(1, 0, device=grid.device))[0]
-    below = torch.nonzero(em.fsc[0, 1 : grid.n_shells] < 0.143)
-    resolved = min(float(below[0, 0] + 1) if len(below) else float(grid.n_shells - 1), limit or grid.box / 2)
+    resolved = min(resolved_shell(em.fsc[0], grid), limit or grid.box / 2)
     return Consensus(model, volume, density, em.half_maps, em.fsc[0], resolved)
+
+
+def resolved_shell(fsc: Tensor, grid: Grid) -> float:
+    """First shell at which an FSC ``(n_shells,)`` falls below 0.143, in Fourier pixels."""
+    below = torch.nonzero(fsc[1 : grid.n_shells] < 0.143)
+    return float(below[0, 0] + 1) if len(below) else float(grid.n_shells - 1)
 
 
 @dataclass(frozen=True)

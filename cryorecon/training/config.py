@@ -9,7 +9,7 @@ import yaml
 
 from cryorecon.errors import InputError
 
-PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask")
+PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask", "pose_init", "tilt", "ctf_tilt")
 
 
 def absolute_paths(table: dict[str, Any]) -> dict[str, Any]:
@@ -27,10 +27,16 @@ class RunConfig:
     Data: particles, poses, ctf, ind, datadir, tomograms: paths; apix: Å/px override; uninvert: the other
     contrast (see :func:`cryorecon.data.stack.contrast_sign`); window: soft circular window; noise: ``shells`` or
     ``white``. Model: volume ``mlp`` or ``voxels``; conformation ``fixed``, ``encoder``, ``posterior`` or ``table``;
-    pose ``given`` or ``refine``; zdim; road ``lowrank`` (closed-form consensus and components first) or ``plain``
-    (network from scratch). Network: width, layers, enc_width, enc_layers, encoding, features (None: half the box),
-    feature_sigma. Training: epochs, batch (particles), lr, beta (CryoDRGN's; None: 1 / zdim), points (fraction of
-    Fourier points a step sees), amp (bfloat16 products), checkpoint (epochs between), seed, device.
+    pose ``given``, ``refine`` or ``search`` (whatever poses the files hold); zdim; road ``lowrank`` (closed-form
+    consensus and components first) or ``plain`` (network from scratch).
+    Network: width, layers, enc_width, enc_layers, encoding, features (None: half the box), feature_sigma.
+    Training: epochs, batch (particles), lr, beta (CryoDRGN's; None: 1 / zdim), points (fraction of Fourier points a
+    step sees), amp (bfloat16 products), checkpoint (epochs between), seed, device.
+    Tilt pairs: tilt, ctf_tilt: paths of the tilted images; tilt_deg. Search of poses, where there are none: pose_init (path:
+    local search around these), restarts (random starts), searches, polishes (passes), t_extent (largest shift in px, None: 8 %
+    of the box), t_ngrid (shifts per side of the base grid, None: a fortieth of the box apart), base_healpy (level of the base
+    grid), niter (subdivisions), nkeptposes (nodes kept), l_start (band in Fourier pixels of the base grid), bound (see
+    :mod:`cryorecon.inference.pose.search`), search_memory (MB).
     Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
     pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
     """
@@ -71,25 +77,57 @@ class RunConfig:
     mask_radius: float = 0.85
     limit: float | None = None
     atoms: int = 150
+    tilt: str | None = None
+    tilt_deg: float = 45.0
+    ctf_tilt: str | None = None
+    pose_init: str | None = None
+    restarts: int = 3
+    searches: int = 2
+    polishes: int = 3
+    t_extent: float | None = None
+    t_ngrid: int | None = None
+    base_healpy: int = 2
+    niter: int = 2
+    nkeptposes: int = 8
+    l_start: float = 11.0
+    bound: str = "none"
+    search_memory: int = 256
 
     def __post_init__(self) -> None:
+        self._check_values()
+        self._check_parts()
+
+    def _check_values(self) -> None:
+        """Each field by itself."""
         choices = {"volume": ("mlp", "voxels"), "conformation": ("fixed", "encoder", "posterior", "table"),
-                   "pose": ("given", "refine"), "road": ("lowrank", "plain"), "noise": ("shells", "white")}
+                   "pose": ("given", "refine", "search"), "road": ("lowrank", "plain"), "noise": ("shells", "white"),
+                   "bound": ("none", "rigorous", "probabilistic")}
         for name, valid in choices.items():
             if getattr(self, name) not in valid:
                 raise InputError(f"{name}: expected one of {', '.join(valid)}, found {getattr(self, name)!r}")
-        for name in ("epochs", "zdim", "seed", "atoms"):
+        for name in ("epochs", "zdim", "seed", "atoms", "searches", "polishes", "niter"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
-        for name in ("width", "layers", "enc_width", "enc_layers", "batch", "checkpoint", "lr", "mask_radius"):
+        for name in ("width", "layers", "enc_width", "enc_layers", "batch", "checkpoint", "lr", "mask_radius",
+                     "restarts", "base_healpy", "nkeptposes", "l_start", "search_memory"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}")
         if self.limit is not None and not self.limit >= MIN_LIMIT:
             raise InputError(f"limit: expected a band of at least {MIN_LIMIT} Fourier pixels, found {self.limit}")
+        for name in ("t_extent", "t_ngrid"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
+                raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}")
         if self.beta is not None and not 0 <= self.beta < float("inf"):
             raise InputError(f"beta: expected 0 or more, found {self.beta}")
         if not 0 < self.points <= 1:
             raise InputError(f"points: expected a fraction in (0, 1], found {self.points}")
+
+    def _check_parts(self) -> None:
+        """Fields that must fit each other."""
+        if self.searches + self.polishes < 1:
+            raise InputError("expected at least one pass of search or polish, found none")
+        if self.ctf_tilt is not None and self.tilt is None:
+            raise InputError("ctf_tilt: expected tilted images with it, found none; give --tilt")
         if (self.zdim == 0) != (self.conformation == "fixed"):
             raise InputError(f"expected zdim of at least 1 with a conformation to infer, and zdim 0 with 'fixed'; found "
                              f"zdim {self.zdim} with {self.conformation!r}")

@@ -23,7 +23,8 @@ from cryorecon.training.config import RunConfig
 # what a run writes before weights vouch for it
 NOT_A_CHECKPOINT = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
                     pickle.UnpicklingError)  # what torch.load raises for other files, cut ones and ones that hold code
-BEFORE_CHECKPOINT = ("config.yaml", "run.log", "metrics.jsonl", "consensus.mrc", "half_map_a.mrc", "half_map_b.mrc", "z.0.npy")
+BEFORE_CHECKPOINT = ("config.yaml", "run.log", "metrics.jsonl", "consensus.mrc", "half_map_a.mrc", "half_map_b.mrc", "z.0.npy",
+                     "poses.0.star", "poses.0.pkl")
 
 MAY_CHANGE = ("epochs", "device")  # of a run that is resumed
 
@@ -50,6 +51,14 @@ def _save_array(path: Path, array: np.ndarray) -> None:
 def _save_state(path: Path, state: dict[str, Any]) -> None:
     with path.open("wb") as file:  # given a name, torch would raise errors of its own where the disk is full
         torch.save(state, file)
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except NOT_A_CHECKPOINT as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]  # an EOFError says nothing
+        raise InputError(f"{path}: expected a checkpoint of plain tensors, found {said}") from None
 
 
 class RunDirectory:
@@ -95,7 +104,7 @@ class RunDirectory:
         try:
             yield
         except BaseException:
-            if not self.epochs():
+            if not self.epochs() and not self.has_stages():
                 for name in BEFORE_CHECKPOINT:
                     (self.path / name).unlink(missing_ok=True)
                 for folder in new:
@@ -154,14 +163,23 @@ class RunDirectory:
         if epoch is not None and epoch not in epochs:
             raise InputError(f"{self.path}: expected one of the epochs {', '.join(map(str, epochs))}, found {epoch}")
         name = self.path / f"weights.{epochs[-1] if epoch is None else epoch}.pt"
-        try:
-            state = torch.load(name, map_location="cpu", weights_only=True)
-        except NOT_A_CHECKPOINT as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]  # an EOFError says nothing
-            raise InputError(f"{name}: expected a checkpoint of plain tensors, found {said}") from None
+        state = _load_state(name)
         if not isinstance(state, dict) or "model" not in state:
             raise InputError(f"{name}: expected a cryorecon checkpoint, found something else")
         return state
+
+    def has_stages(self) -> bool:
+        """Whether a stage before the first checkpoint has saved what it reached."""
+        return any(self.path.glob("stage.*.pt"))
+
+    def save_stage(self, name: str, state: dict[str, Any]) -> None:
+        """What a stage before the first checkpoint has reached: ``stage.<name>.pt``."""
+        write_atomically(self.path / f"stage.{name}.pt", lambda p: _save_state(p, state))
+
+    def load_stage(self, name: str) -> dict[str, Any] | None:
+        """What a stage had reached, None where it never began. Raises :class:`InputError` for a damaged file."""
+        path = self.path / f"stage.{name}.pt"
+        return _load_state(path) if path.is_file() else None
 
     def z(self, epoch: int | None = None) -> np.ndarray:
         """Latents ``(particles, d)`` of a checkpoint (default: the last)."""

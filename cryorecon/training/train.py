@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from cryorecon.data.poses import Poses
 from cryorecon.data.source import FileSource
 from cryorecon.data.stack import ParticleStack
 from cryorecon.data.star_write import write_star
+from cryorecon.data.tilt_pair import poses_of_images
 from cryorecon.errors import InputError
 from cryorecon.inference.conformation.encoder import Encoder
 from cryorecon.inference.conformation.posterior import Posterior
@@ -25,6 +26,7 @@ from cryorecon.inference.pose.refine import Refine
 from cryorecon.model import Model
 from cryorecon.objectives.likelihood import Likelihood, PointSampler
 from cryorecon.training import build, closed_form
+from cryorecon.training.ab_initio import find_poses
 from cryorecon.training.amortise import fit_encoder
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, fit, stream
@@ -63,6 +65,7 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
         directory.drop_after(state.epoch)
     else:
         with closed_form.one_thread(problem.grid):
+            problem = with_found_poses(config, problem, directory, report)
             state = begin(config, problem, directory, report)
         save(config, directory, state, {})
     optimisers = build.optimisers(state.model, config.lr)
@@ -101,6 +104,16 @@ def anneal(optimisers: dict[str, list[torch.optim.Optimizer]], config: RunConfig
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
+def with_found_poses(config: RunConfig, problem: build.Problem, directory: RunDirectory,
+                     report: closed_form.Report) -> build.Problem:
+    """The problem with poses: the files', or those found from the images, which are written out."""
+    if not build.searches_poses(config, problem.stack):
+        return problem
+    poses = poses_of_images(find_poses(config, problem, directory, report), problem.stack)
+    write_found(directory, 0, problem.stack, poses)
+    return replace(problem, stack=problem.stack.with_poses(poses))
+
+
 @dataclass(frozen=True)
 class FirstMap:
     """loader: whitened by noise ``(n_shells,)``, contrast ``scale (N,)`` set. pose: its treatment. found: the
@@ -116,9 +129,9 @@ class FirstMap:
 def first_map(config: RunConfig, problem: build.Problem, report: closed_form.Report) -> FirstMap:
     """Noise, consensus, the images' contrast against it, and the consensus again with that."""
     grid, half = problem.grid, problem.half
+    pose = build.pose_inference(config, problem.stack, problem.device)
     noise = build.first_noise(problem, config)
     loader = problem.loader(noise, config.window)
-    pose = build.pose_inference(config, problem.stack, problem.device)
     report("noise", {"sigma": float(noise.mean()) ** 0.5})
     found = closed_form.consensus(loader, grid, pose, half, problem.mask, config.symmetry, config.limit)
     scale = closed_form.image_scales(loader, found.model) if not problem.stack.premultiplied else torch.ones(len(half))
@@ -145,7 +158,7 @@ def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, re
     elif config.road == "lowrank":
         shape["base_limit"] = found.volume.lattice.limit
     stream(config.seed, 0)
-    model = build.assemble(config, grid, first.pose, loader.n_particles, shape)
+    model = build.assemble(config, grid, first.pose, problem.stack, shape)
     state = State(model, loader, shape, first.noise, first.scale)
     _start_volume(config, model, found, low)
     _start_conformation(config, problem, state, low)
@@ -202,9 +215,7 @@ def latents(model: Model, loader: Loader) -> np.ndarray:
         for raw in loader.epoch(loader.particles_for(256)):
             batch = raw.to(model.grid.device)
             found = model.infer(batch)
-            first = torch.ones(len(batch), dtype=torch.bool)
-            first[1:] = (batch.particle[1:] != batch.particle[:-1]).cpu()
-            rows.append((found.log_weight.exp()[..., None] * found.z).sum(1).cpu()[first])
+            rows.append((found.log_weight.exp()[..., None] * found.z).sum(1)[batch.particle_starts()].cpu())
     return torch.cat(rows).numpy()
 
 
@@ -227,8 +238,11 @@ def restore(config: RunConfig, problem: build.Problem, saved: dict[str, Any]) ->
                          f"{len(problem.stack)} of {problem.grid.box} px; were the files changed?")
     loader = problem.loader(saved["noise"], config.window)
     loader.set_scale(saved["scale"])
-    pose = build.pose_inference(config, problem.stack, problem.device)
-    model = build.assemble(config, problem.grid, pose, loader.n_particles, saved["shape"])
+    stack = problem.stack
+    if build.searches_poses(config, stack):  # those that were found are in the checkpoint
+        stack = stack.with_poses(Poses(torch.eye(3).repeat(len(stack), 1, 1), torch.zeros(len(stack), 2)))
+    pose = build.pose_inference(config, stack, problem.device)
+    model = build.assemble(config, problem.grid, pose, stack, saved["shape"])
     model.load_state_dict(saved["model"])
     return State(model, loader, saved["shape"], saved["noise"], saved["scale"], saved["epoch"])
 
@@ -243,8 +257,11 @@ def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:
         write_volume(directory.path / f"reconstruct.{state.epoch}.mrc", density.cpu().numpy(), state.model.grid.apix)
     if isinstance(state.model.pose, Refine):
         rotation, shift = state.model.pose.poses()
-        stack, poses = state.loader.stack, Poses(rotation.cpu(), shift.cpu())
-        if isinstance(stack.source, FileSource):
-            write_star(directory.path / f"poses.{state.epoch}.star", stack.with_poses(poses))
-        else:  # images in memory have no names for a star's rows
-            write_poses(directory.path / f"poses.{state.epoch}.pkl", poses, stack.box, stack.apix)
+        write_found(directory, state.epoch, state.loader.stack, Poses(rotation.cpu(), shift.cpu()))
+
+
+def write_found(directory: RunDirectory, epoch: int, stack: ParticleStack, poses: Poses) -> None:
+    """Poses of all images, for RELION and cryoSPARC (star) and for cryoDRGN (pickle)."""
+    if isinstance(stack.source, FileSource):  # images in memory have no names for a star's rows
+        write_star(directory.path / f"poses.{epoch}.star", stack.with_poses(poses))
+    write_poses(directory.path / f"poses.{epoch}.pkl", poses, stack.box, stack.apix)

@@ -116,7 +116,7 @@ def bench(tmp_path):
     vs = module("vs_cryodrgn")
     folder = tmp_path / "seed0" / "peer"
     folder.mkdir(parents=True)
-    return vs.Bench(tmp_path, vs.DATASETS["tiny"], tmp_path, 2, 8, 1, (1,), tmp_path / "bin")
+    return vs.Bench(tmp_path, vs.DATASETS["tiny"], tmp_path, 2, 2, 8, 1, (1,), tmp_path / "bin")
 
 
 def test_a_finished_peer_run_is_taken_and_kept(bench):

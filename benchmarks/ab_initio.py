@@ -1,0 +1,201 @@
+"""Poses from nothing, beside the oracle: how close to what the same images could give at best.
+
+For every seed: simulate images of one structure, find their poses with `train_nn` and no poses, and compare with
+
+oracle: poses polished from the true ones on the map that as many *other* images of the same structure give with their
+true poses, by the package's own polishing in the same band;
+floor: the map that the images themselves give with their true poses (its FSC with the true structure).
+
+    python benchmarks/ab_initio.py --data igg --seeds 0 1 2 --work scratch/ab_initio -o results.json
+"""
+
+import argparse
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import common
+import torch
+from common import OURS, Table, fail, measure, read_json, write_json
+from vs_cryodrgn import say
+
+from cryorecon.data.cryodrgn_files import read_poses
+from cryorecon.data.mrc import read_volume
+from cryorecon.imaging.masks import soft_sphere
+from cryorecon.inference.pose.given import Given
+from cryorecon.inference.pose.polish import Polish
+from cryorecon.inference.pose.table import PoseTable
+from cryorecon.metrics.alignment import align, apply
+from cryorecon.metrics.fsc import fsc_curve, resolution
+from cryorecon.metrics.pose_error import IDENTITY, PoseError, pose_error
+from cryorecon.training import build
+from cryorecon.training.closed_form import consensus
+from cryorecon.training.config import RunConfig
+from cryorecon.volumes.voxel_grid import VoxelGrid
+
+OTHERS = 1000  # added to the seed of the images that make the oracle's map
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Molecule (a file of the shared data, with the numbers of the models that are its states, all: None) and options of
+    ``simulate``."""
+
+    atoms: str
+    options: str
+
+    def command(self, seed: int, n: int, snr: float, out: Path, shared: Path) -> list[str]:
+        """The command that makes it."""
+        files = ["--atoms", str(shared / self.atoms), "--ctf-table",
+                 str(shared / "metadata/cryodrgn_ctf_empiar10028_10049.npz")]
+        return [*OURS, "simulate", *files, *self.options.split(), "-n", str(n), "--snr", str(snr), "--seed", str(seed), "-o",
+                str(out)]
+
+
+DATASETS = {
+    "igg": Dataset("atoms/1hzh.pdb.gz", "-D 64 --apix 4.06 --max-shift 5"),
+    "hsp90": Dataset("atoms/hsp90_2cg9_monoA.pdb.gz", "-D 64 --apix 3 --max-shift 5"),
+}
+HEAD = ("data", "SNR", "images", "seed", "rotation, degrees", "oracle", "ratio", "shift, px", "oracle", "ratio", "within 10°",
+        "FSC 0.5, Å", "true poses", "ratio", "CPU-s", "wall, s", "threads")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the command line asks for."""
+
+    work: Path
+    name: str
+    n: int
+    snr: float
+    threads: int
+    shared: Path
+
+    def folder(self, seed: int) -> Path:
+        """Where a seed's images lie."""
+        return self.work / f"{self.name}-snr{self.snr:g}-n{self.n}-seed{seed}"
+
+    def simulate(self, seed: int) -> Path:
+        """Make a seed's images unless they are there."""
+        out = self.folder(seed)
+        if not (out / "truth.npz").is_file():
+            shutil.rmtree(out, ignore_errors=True)
+            run(DATASETS[self.name].command(seed, self.n, self.snr, out, self.shared), out.with_suffix(".log"), self.threads)
+        return out
+
+    def train(self, seed: int) -> tuple[Path, Table]:
+        """The run without poses, and what it cost."""
+        data = self.simulate(seed)
+        out = data / "run"
+        done = read_json(out / "done.json")
+        if done is None:
+            shutil.rmtree(out, ignore_errors=True)
+            command = [*OURS, "train_nn", str(data / "particles.mrcs"), "--ctf", str(data / "ctf.pkl"), "-n", "0", "--seed",
+                       str(seed), "-o", str(out)]
+            done = run(command, data / "run.log", self.threads)
+            write_json(out / "done.json", done)
+        return out, done
+
+
+def run(command: list[str], log: Path, threads: int) -> Table:
+    """Run a command; what it cost."""
+    say(" ".join(command[2:5]))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    measured = measure(command, log, threads)
+    if measured.exit_code:
+        fail(f"{log.read_text().strip().splitlines()[-1]} (all of it in {log})")
+    return measured.table()
+
+
+class Problem:
+    """A simulation opened with its true poses, and its structure ``(D, D, D)``."""
+
+    def __init__(self, folder: Path):
+        config = RunConfig(str(folder / "particles.mrcs"), poses=str(folder / "poses.pkl"), ctf=str(folder / "ctf.pkl"),
+                           conformation="fixed")
+        self.data = build.open_data(config)
+        self.stack, self.grid = self.data.stack, self.data.grid
+        self.loader = self.data.loader(build.first_noise(self.data, config), True)
+        self.truth = torch.from_numpy(read_volume(next((folder / "maps").glob("*.mrc")))[0])
+
+    def true_map(self) -> tuple[torch.Tensor, float]:
+        """The map that these images give with their true poses, and the band to which its halves agree."""
+        pose = Given(self.stack.poses.rotation, self.stack.poses.shift)
+        found = consensus(self.loader, self.grid, pose, self.data.half, self.data.mask)
+        return found.density, found.resolved
+
+    def oracle(self, density: torch.Tensor, limit: float) -> PoseError:
+        """Errors of poses polished from the true ones on a map of other images."""
+        true = self.stack.poses
+        table = PoseTable(true.rotation, true.shift)
+        volume = VoxelGrid.from_density(density[None], self.grid).requires_grad_(False)
+        polish = Polish(self.grid, table, volume, limit, iterations=6)
+        for batch in self.loader.epoch(256):
+            polish(None, batch)
+        return pose_error(table.rotation, true.rotation, table.shift, true.shift, IDENTITY)
+
+    def resolution(self, density: torch.Tensor) -> float:
+        """Å at which the FSC with the structure crosses 0.5, in a soft sphere."""
+        mask = soft_sphere(self.grid.box, 0.4 * self.grid.box, 3)
+        return resolution(fsc_curve(density, self.truth, mask), 0.5, self.grid.apix).angstrom
+
+
+def score(bench: Bench, seed: int) -> Table:
+    """Everything about a seed."""
+    folder, cost = bench.train(seed)
+    problem, others = Problem(bench.simulate(seed)), Problem(bench.simulate(seed + OTHERS))
+    with torch.no_grad():
+        other_map, limit = others.true_map()
+        oracle = problem.oracle(other_map, limit)
+        floor = problem.resolution(problem.true_map()[0])
+        density = torch.from_numpy(read_volume(folder / "consensus.mrc")[0])
+        found = align(density, problem.truth, problem.grid.apix)
+        reached = problem.resolution(apply(found, density, problem.grid.apix).float())
+    poses, true = read_poses(folder / "poses.0.pkl", problem.grid.box, problem.grid.apix), problem.stack.poses
+    error = pose_error(poses.rotation, true.rotation, poses.shift, true.shift)
+    row = {"data": bench.name, "snr": bench.snr, "images": bench.n, "seed": seed, "hand": error.frame.hand,
+           "angle": float(error.angle.median()), "oracle_angle": float(oracle.angle.median()),
+           "squared_frobenius": float(error.squared.median()),
+           "shift_px": float(error.shift.median()) / problem.grid.apix,
+           "oracle_shift_px": float(oracle.shift.median()) / problem.grid.apix,
+           "within_10": float((error.angle < 10).float().mean()), "resolution": reached, "floor_resolution": floor}
+    return row | {key: cost[key] for key in ("cpu_seconds", "wall_seconds", "peak_rss_bytes", "started", "command")}
+
+
+def tables(results: Table) -> str:
+    """The results in Markdown."""
+    lines = []
+    for row in results["rows"]:
+        pairs = [(row["angle"], row["oracle_angle"]), (row["shift_px"], row["oracle_shift_px"]),
+                 (row["resolution"], row["floor_resolution"])]
+        cells = [[a, b, a / b if b else float("nan")] for a, b in pairs]
+        lines.append([row["data"], row["snr"], row["images"], row["seed"], *cells[0], *cells[1], row["within_10"], *cells[2],
+                      row["cpu_seconds"], row["wall_seconds"], results["machine"]["threads"]])
+    return common.markdown(lines, HEAD)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=DATASETS, nargs="+", default=["igg"], help="(default: igg)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="(default: 0 1 2)")
+    parser.add_argument("-n", type=int, default=2000, metavar="N", help="images (default: 2000)")
+    parser.add_argument("--snr", type=float, default=0.1, metavar="R", help="0: no noise (default: 0.1)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of every process (default: 1)")
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where everything is kept")
+    parser.add_argument("--shared", type=Path, default=common.SHARED, metavar="DIR", help="the shared data")
+    parser.add_argument("-o", "--out", type=Path, metavar="JSON", help="results (default: WORK/ab_initio.json)")
+    args = parser.parse_args()
+    with common.locked(args.work.absolute()):
+        results: Table = {"benchmark": "ab_initio", "code": common.code_version(), "written": common.now(),
+                          "arguments": sys.argv[1:], "machine": common.machine(args.threads), "rows": []}
+        for name in args.data:
+            bench = Bench(args.work.absolute(), name, args.n, args.snr, args.threads, args.shared)
+            for seed in args.seeds:
+                results["rows"].append(score(bench, seed))
+                write_json(args.out or args.work / "ab_initio.json", results)
+    print(tables(results))
+
+
+if __name__ == "__main__":
+    main()

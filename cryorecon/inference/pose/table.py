@@ -1,0 +1,54 @@
+"""What is known of every particle's pose, while it is being searched and polished."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from cryorecon.data.loader import Batch
+
+
+class PoseTable(nn.Module):
+    """rotation ``(n, 3, 3)``, shift ``(n, 2)`` in Å: of every particle, as last found. evidence: ``(n,)`` nats, log of the
+    likelihood under the kept hypotheses, without the images' own constants.
+
+    tilt: ``(N, 3, 3)`` fixed rotation of each image of a tilt series (image = ``T R``, the same shift), or None.
+    """
+
+    rotation: Tensor
+    shift: Tensor
+    evidence: Tensor
+
+    def __init__(self, rotation: Tensor, shift: Tensor, tilt: Tensor | None = None):
+        super().__init__()
+        self.register_buffer("rotation", rotation.clone())
+        self.register_buffer("shift", shift.clone())
+        self.register_buffer("evidence", shift.new_zeros(len(shift)))
+        tilts = torch.eye(3)[None] if tilt is None else tilt
+        self.tilts, self.tilt_of = (part.to(shift.device) for part in torch.unique(tilts, dim=0, return_inverse=True))
+
+    @staticmethod
+    def unknown(n_particles: int, tilt: Tensor | None = None, device: torch.device | str = "cpu") -> "PoseTable":
+        """No rotation and no shift for any particle."""
+        eye = torch.eye(3, device=device).repeat(n_particles, 1, 1)
+        return PoseTable(eye, torch.zeros(n_particles, 2, device=device), tilt)
+
+    def store(self, particles: Tensor, rotation: Tensor, shift: Tensor, evidence: Tensor) -> None:
+        """Remember what was found for ``particles (p,)``."""
+        self.rotation[particles], self.shift[particles], self.evidence[particles] = rotation, shift, evidence
+
+    def of_images(self, rotation: Tensor, batch: Batch) -> Tensor:
+        """Rotations ``(B, ..., 3, 3)`` of images from those of their particles: ``T R``."""
+        if len(self.tilt_of) == 1:
+            return rotation
+        tilt = self.tilts[self.tilt_of[batch.image]]
+        return tilt.view(len(tilt), *[1] * (rotation.ndim - 3), 3, 3) @ rotation
+
+    def by_tilt(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each tilt ``(3, 3)`` of the batch, and the rows of its images that have it."""
+        if len(self.tilt_of) == 1:
+            yield self.tilts[0], torch.arange(len(batch), device=batch.image.device)
+            return
+        tilt_of = self.tilt_of[batch.image]
+        for number in torch.unique(tilt_of).tolist():
+            yield self.tilts[number], torch.nonzero(tilt_of == number)[:, 0]

@@ -1,0 +1,257 @@
+r"""Poses and a map from images alone: stochastic EM finds the basin, then passes over all images sharpen it.
+
+Every pass infers the poses of one half set under the other half's map (cross-fitting: no image meets its own noise) and
+reconstructs both halves. Searches look at frequencies up to a band only; what the half maps share beyond it, they have not
+been aligned on. That decides how far the next pass may look, and whether there is a structure at all: images of pure
+noise agree within the band that they were aligned on, and not beyond (the Einstein-from-noise guard).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from cryorecon.data.loader import Loader
+from cryorecon.data.poses import Poses
+from cryorecon.data.stack import ParticleStack
+from cryorecon.data.tilt_pair import poses_of_particles
+from cryorecon.errors import InputError
+from cryorecon.geometry.fourier import resample
+from cryorecon.geometry.grid import Grid
+from cryorecon.geometry.rotations import angle_between
+from cryorecon.inference.conformation.fixed import Fixed
+from cryorecon.inference.hypotheses import Hypotheses
+from cryorecon.inference.pose.polish import Polish
+from cryorecon.inference.pose.search import Plan, Search
+from cryorecon.inference.pose.table import PoseTable
+from cryorecon.model import Model
+from cryorecon.objectives.em import LinearEM
+from cryorecon.objectives.stochastic_em import Annealing, StochasticEM
+from cryorecon.training.build import Problem, first_noise
+from cryorecon.training.closed_form import Report, resolved_shell
+from cryorecon.training.config import RunConfig
+from cryorecon.training.fit import fit
+from cryorecon.training.run_directory import RunDirectory
+from cryorecon.volumes.raster import Raster
+from cryorecon.volumes.voxel_grid import VoxelGrid
+
+JUDGED = 300  # particles by whose likelihood starts are compared
+JUDGED_BAND = 9.0
+IMAGES = 100  # in a batch of a pass
+EMERGED = 2  # shells beyond the first pass's band that half maps must share
+SHIFTS_PER_BOX = 40  # cells of the base grid of shifts along a box
+LOCAL_LEVEL = 3  # base grid of a search around given poses: 27 rotations 7.5 degrees apart
+SAVED = "poses"  # the stage's file in a run directory
+SEARCHED = 16.0  # Fourier pixels: what finds a pose lies below; polishing uses the rest
+SEARCH_BAND = 0.65  # of the half box: to which searched poses are polished
+PASS_STREAM = 100_000  # random streams of the passes are their own
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """extent: largest shift in Å. restarts: random starts, of which the likeliest goes on. searches: passes of search;
+    polishes: passes that only polish after them. symmetry: point group. The rest as of :class:`Plan`."""
+
+    extent: float
+    restarts: int = 3
+    searches: int = 2
+    polishes: int = 3
+    symmetry: str = "C1"
+    level: int = 2
+    shifts: int = 7
+    subdivisions: int = 2
+    kmin: float = 11.0
+    survivors: int = 8
+    bound: str = "none"
+    local: bool = False
+    memory: int = 1 << 28
+
+    @property
+    def last(self) -> int:
+        """Passes in all."""
+        return self.searches + self.polishes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a reconstruction stands: all that the next pass needs, and what is told of the last.
+
+    number: passes done. maps ``(2, D, D, D)``: of both half sets, filtered. looked: band in Fourier pixels on which images
+    were aligned. resolved: Fourier pixels up to which the half maps agree. emerged: they agreed beyond the band of the first
+    pass. moved: median angle in degrees between the poses of this pass and of the one before. survivors: mean number of
+    nodes that went on from each level of the search.
+    """
+
+    number: int
+    maps: Tensor
+    looked: float
+    resolved: float
+    emerged: bool = True
+    moved: float = float("nan")
+    survivors: tuple[float, ...] = ()
+
+
+def best_start(loader: Loader, grid: Grid, table: PoseTable, mask: Tensor, schedule: Schedule, seed: int,
+               report: Report) -> Tensor:
+    """The map ``(D, D, D)`` of the likeliest of several random starts, coarse (Annealing's last band)."""
+    annealing = fitting(Annealing(schedule.extent), grid, loader.n_particles)
+    coarse = int(annealing.coarse * annealing.steps)
+    best: tuple[float, int, StochasticEM] | None = None
+    for number in range(schedule.restarts):
+        generator = torch.Generator().manual_seed(seed * 1000 + number)
+        em = StochasticEM(grid, annealing, mask, generator, schedule.symmetry)
+        advance(em, loader, table, coarse, seed * 1000 + number)
+        evidence = judged(em, loader, table)
+        report(f"start {number + 1}/{schedule.restarts}", {"log_likelihood": evidence})
+        if best is None or evidence > best[0]:
+            best = evidence, number, em
+    if best is None:
+        raise ValueError("expected at least one start")
+    _, number, em = best
+    advance(em, loader, table, annealing.steps, seed * 1000 + number)
+    return resample(em.density, grid.box, 3)
+
+
+def fitting(annealing: Annealing, grid: Grid, particles: int) -> Annealing:
+    """The same within what a small box or a small set bears."""
+    last = min(annealing.last, grid.box / 2 - 2)
+    return replace(annealing, first=min(annealing.first, last / 2), last=last, batch=min(annealing.batch, particles),
+                   start=min(annealing.start, particles))
+
+
+def advance(em: StochasticEM, loader: Loader, table: PoseTable, steps: int, seed: int) -> None:
+    """Go on until so many steps are done, over the data in random order as often as needed."""
+    grid = em.grid
+    model = Model(grid, VoxelGrid(grid, 0, 2.0), Search(grid, table, em.annealing.plan(0)), Fixed())
+    while em.step < steps:
+        size = em.annealing.start if em.step < 0 else em.annealing.batch
+        for _ in fit(model, em, loader, {}, range(em.step + 1, em.step + 2), size, seed, grid.device):
+            if em.step in (0, steps):
+                break
+
+
+def judged(em: StochasticEM, loader: Loader, table: PoseTable) -> float:
+    """Mean log-likelihood of some particles under the present map, poses searched for: nats a particle."""
+    band = min(JUDGED_BAND, em.annealing.last)
+    plan = replace(em.annealing.plan(em.annealing.steps), kmin=band, kmax=band)
+    search = Search(em.grid, table, plan)
+    em.show(search, plan)
+    particles = torch.arange(min(JUDGED, loader.n_particles))
+    for part in particles.split(IMAGES):
+        search(Hypotheses.empty(len(part), em.grid.device), loader.of(part).to(em.grid.device))
+    return float(table.evidence[particles].mean())
+
+
+def first_stage(density: Tensor, grid: Grid) -> Stage:
+    """Both halves begin with the start's one map; its band is the first pass's."""
+    band = min(Annealing.last, grid.box / 2 - 2)
+    return Stage(0, torch.stack([density, density]), band, band)
+
+
+def next_stage(loader: Loader, grid: Grid, half: Tensor, mask: Tensor, table: PoseTable, schedule: Schedule, stage: Stage,
+               seed: int) -> Stage:
+    """One more pass over all images; the table holds its poses afterwards."""
+    searching = stage.number < schedule.searches
+    band = stage.resolved
+    if searching:
+        band = min(band, SEARCH_BAND * grid.box / 2) if stage.number else stage.looked
+    poses = [pose_inference(grid, table, density, band, schedule, searching) for density in stage.maps.flip(0)]
+    before = table.rotation.clone()
+    maps, resolved = half_maps(loader, grid, half, mask, (poses[0], poses[1]), schedule.symmetry, stage.number, seed)
+    moved = float(torch.rad2deg(angle_between(before, table.rotation)).median()) if stage.number else float("nan")
+    emerged = stage.emerged if stage.number else resolved > band + EMERGED
+    searches = [pose.base for pose in poses if pose.base is not None]
+    survivors = tuple(sum(column) / len(column) for column in zip(*(each.survivors for each in searches), strict=True))
+    return Stage(stage.number + 1, maps, band, resolved, emerged, moved, survivors)
+
+
+def half_maps(loader: Loader, grid: Grid, half: Tensor, mask: Tensor, poses: tuple[nn.Module, nn.Module], symmetry: str,
+              number: int, seed: int) -> tuple[Tensor, float]:
+    """Filtered maps ``(2, D, D, D)`` of both half sets, their poses inferred by ``poses``, and where they cease to agree."""
+    halves = (VoxelGrid(grid), VoxelGrid(grid))
+    em = LinearEM(grid, half, grid.box / 2, mask, halves, (Fixed(), Fixed()), symmetry, poses)
+    model = Model(grid, VoxelGrid(grid), Fixed(), Fixed())
+    stream = PASS_STREAM + number
+    for _ in fit(model, em, loader, {}, range(stream, stream + 1), loader.particles_for(IMAGES), seed, grid.device):
+        pass
+    with torch.no_grad():
+        maps = torch.cat([volume.density(torch.zeros(1, 0, device=grid.device)) for volume in halves])
+    return maps, resolved_shell(em.fsc[0], grid)
+
+
+def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, report: Report) -> Poses:
+    """Poses of the particles, in the order of their ids, from nothing or near ``pose_init``; every pass is saved, and a run
+    that was stopped goes on after the last.
+
+    Raises
+    ------
+    InputError: no structure emerged: half maps agree no further than the images were aligned.
+    """
+    grid, stack = problem.grid, problem.stack
+    schedule = schedule_for(config, stack)
+    loader = problem.loader(first_noise(problem, config), config.window)
+    saved = directory.load_stage(SAVED)
+    if config.pose_init is None or stack.poses is None:
+        table = PoseTable.unknown(loader.n_particles, stack.tilt, grid.device)
+    else:
+        known = poses_of_particles(stack.poses, stack)
+        table = PoseTable(known.rotation.to(grid.device), known.shift.to(grid.device), stack.tilt)
+    if saved is not None:
+        table.load_state_dict(saved.pop("table"))
+        stage = Stage(**saved)
+        report("poses", {"passes_done": stage.number})
+    elif schedule.local:
+        at_hand = Polish(grid, table, VoxelGrid(grid, 0, 2.0), 2.0, 0)
+        maps, resolved = half_maps(loader, grid, problem.half, problem.mask, (at_hand, at_hand), schedule.symmetry, 0,
+                                   config.seed)
+        stage = Stage(0, maps, min(resolved, schedule.kmin), resolved)
+    else:
+        stage = first_stage(best_start(loader, grid, table, problem.mask, schedule, config.seed, report), grid)
+    while stage.number < schedule.last:
+        stage = next_stage(loader, grid, problem.half, problem.mask, table, schedule, stage, config.seed)
+        if not stage.emerged:
+            raise InputError(f"{config.particles}: no structure emerged: half maps agree to "
+                             f"{extent_of(grid) / stage.resolved:.3g} Å, no further than the "
+                             f"{extent_of(grid) / stage.looked:.3g} Å on which the images were aligned, as those of pure "
+                             "noise do; check contrast, CTF and mask, or give --poses or --pose-init")
+        directory.save_stage(SAVED, vars(stage) | {"table": table.state_dict()})
+        report(f"poses {stage.number}/{schedule.last}", told(stage, schedule, grid))
+    return Poses(table.rotation.cpu(), table.shift.cpu())
+
+
+def extent_of(grid: Grid) -> float:
+    """Side of the box in Å: Å per Fourier pixel."""
+    return grid.box * grid.apix
+
+
+def told(stage: Stage, schedule: Schedule, grid: Grid) -> dict[str, float]:
+    """What is reported of a pass."""
+    out = {"aligned_to_A": extent_of(grid) / stage.looked, "resolution_A": extent_of(grid) / stage.resolved}
+    if stage.number > 1:
+        out["poses moved (median degrees)"] = stage.moved
+    return out | {f"nodes kept at level {schedule.level + i}": count for i, count in enumerate(stage.survivors)}
+
+
+def schedule_for(config: RunConfig, stack: ParticleStack) -> Schedule:
+    """The schedule that a configuration asks for."""
+    extent = config.t_extent if config.t_extent is not None else 0.08 * stack.box
+    shifts = config.t_ngrid or max(3, math.ceil(2 * extent * SHIFTS_PER_BOX / stack.box))
+    local = config.pose_init is not None
+    return Schedule(extent * stack.apix, config.restarts, config.searches, config.polishes, config.symmetry,
+                    LOCAL_LEVEL if local else config.base_healpy, shifts, config.niter, config.l_start, config.nkeptposes,
+                    config.bound, local, config.search_memory << 20)
+
+
+def pose_inference(grid: Grid, table: PoseTable, density: Tensor, band: float, schedule: Schedule, searching: bool) -> Polish:
+    """Poses under one map: searched for and polished, or polished alone."""
+    base = None
+    if searching:
+        top = min(band, SEARCHED)
+        plan = Plan(schedule.extent, schedule.level, schedule.shifts, schedule.subdivisions, min(schedule.kmin, top), top,
+                    schedule.survivors, bound=schedule.bound, local=schedule.local, memory=schedule.memory)
+        base = Search(grid, table, plan)
+        base.look_at(Raster(density[None], grid, top))
+    volume = VoxelGrid(grid, 0, band)
+    volume.set_values(volume.lattice.from_density(density[None]))
+    return Polish(grid, table, volume.requires_grad_(False), band, 3 if searching else 2, base)
