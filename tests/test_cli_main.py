@@ -149,6 +149,24 @@ def test_options_are_not_guessed_from_their_first_letters(stub, capsys):
     assert "unrecognized arguments: --uninvert" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["-1e-3", "-1E+2", "-.5e1", "-1.e0", "-0.25", "-7"])
+def test_negative_numbers_are_numbers_in_every_notation(text, stub, capsys):
+    def add_args(parser):
+        parser.add_argument("-z", type=float, nargs="+")
+        parser.add_argument("-e", action="store_true")
+
+    stub(lambda args: print(args.z, args.e), add_args)
+    assert main(["inspect", "-z", "0.5", text, "-e"]) == 0
+    assert capsys.readouterr().out == f"{[0.5, float(text)]} True\n"
+
+
+def test_eval_vol_takes_a_small_negative_coordinate(tmp_path, capsys):
+    assert main(["eval_vol", str(tmp_path / "none"), "-z", "-1e-3", "0", "-o", str(tmp_path / "maps")]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "none") in error, "the run is missing, not the coordinate"
+    assert "-z" not in error
+
+
 def test_interrupt_is_code_130_and_passes_on_how_to_resume(stub, capsys):
     stub(raises(KeyboardInterrupt("continue with `cryorecon train_vae ... --resume`")))
     assert main(["inspect"]) == 130

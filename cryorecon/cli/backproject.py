@@ -36,19 +36,22 @@ def main(args: argparse.Namespace) -> None:
     """
     import sys
 
+    from cryorecon.cli.idle import idle
     from cryorecon.cli.session import described
     from cryorecon.data.mrc import write_volume
     from cryorecon.errors import InputError
     from cryorecon.metrics.fsc import fsc_curve, resolution
     from cryorecon.training import build
-    from cryorecon.training.config import RunConfig
     from cryorecon.training.train import first_map
 
-    config = RunConfig(**options.given(args) | {"zdim": 0, "conformation": "fixed"})
+    table = options.given(args)
+    config = options.configuration(table | {"zdim": 0, "conformation": "fixed"})
     folder = Path(args.outdir)
     if folder.is_file() or (folder / "config.yaml").exists():
         kind = "a file" if folder.is_file() else "a training run, whose half maps these would replace"
         raise InputError(f"{folder}: expected a folder for the maps, found {kind}; give another -o")
+    for line in idle(config, table, searched=False):
+        print(f"cryorecon: warning: {line}", file=sys.stderr)
     problem = build.open_data(config)
     apix = problem.grid.apix
     found = first_map(config, problem, lambda *stage: print(described(*stage), file=sys.stderr)).found

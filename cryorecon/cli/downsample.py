@@ -26,7 +26,7 @@ def main(args: argparse.Namespace) -> None:
 
     Raises
     ------
-    InputError: a box that isn't even or is larger than the input's; input that can't be read.
+    InputError: a box that isn't even or is larger than the input's; input that can't be read; output over the input.
     """
     from cryorecon.data.convert import downsample_stack, downsample_volume
     from cryorecon.errors import InputError

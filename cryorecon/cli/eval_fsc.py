@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from cryorecon.metrics.alignment import Alignment
@@ -33,14 +34,23 @@ def add_args(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run ``cryorecon eval_fsc``."""
+    """Run ``cryorecon eval_fsc``.
+
+    Raises
+    ------
+    InputError: files that can't be read; maps that are constant or 0 under the mask; an output over the input.
+    """
     import torch
 
+    from cryorecon.data.files import refuse_input
     from cryorecon.data.mrc import read_volume, write_volume
     from cryorecon.metrics import alignment, fsc
     from cryorecon.metrics.resample import common_grid, match
 
+    if args.outdir is not None and args.align:
+        refuse_input(args.outdir / "aligned.mrc", (args.map_a, args.map_b, args.mask))
     (a, apix_a), (b, apix_b) = read_volume(args.map_a), read_volume(args.map_b)
+    _require_contents(args, a, b)
     header_b = apix_b
     apix_a, apix_b, known = _pixel_sizes(args, apix_a, apix_b)
     density_a, density_b = torch.from_numpy(a), torch.from_numpy(b)
@@ -54,6 +64,7 @@ def main(args: argparse.Namespace) -> None:
         density_a = alignment.apply(found, density_a, apix_a)
         print(_describe(found, known))
     left, right, _ = match(density_a, apix_a, density_b, apix_b)
+    _require_overlap(args, left, right, mask)
     if (len(a), len(b)) != (box, box):
         print(f"compared at {box} px" + (f" of {apix:.4g} Å" if known else ""))
     curves = [fsc.fsc_curve(left, right, mask, mask_name), fsc.cryobench_curve(left, right, mask, mask_name)]
@@ -64,6 +75,25 @@ def main(args: argparse.Namespace) -> None:
         if found is not None:
             write_volume(args.outdir / "aligned.mrc", density_a.numpy(), apix_a if known else 0.0)
         print(f"wrote {args.outdir}/fsc.csv, fsc.json, fsc.png" + (", aligned.mrc" if found is not None else ""))
+
+
+def _require_contents(args: argparse.Namespace, *arrays: "np.ndarray") -> None:
+    """Raise where a map is one value throughout: its FSC with anything is 0 by 0."""
+    from cryorecon.errors import InputError
+
+    for path, array in zip((args.map_a, args.map_b), arrays, strict=True):
+        if array.min() == array.max():
+            raise InputError(f"{path}: expected a map, found {array.flat[0]:g} in every voxel; check what wrote it")
+
+
+def _require_overlap(args: argparse.Namespace, left: "Tensor", right: "Tensor", mask: "Tensor | None") -> None:
+    """Raise where the mask leaves nothing of a map."""
+    from cryorecon.errors import InputError
+
+    for path, density in ((args.map_a, left), (args.map_b, right)):
+        if mask is not None and not bool((density * mask != 0).any()):
+            raise InputError(f"{path}: expected a map that shows something where the mask {args.mask} does, found 0 in "
+                             "every voxel of it; are both on one grid?")
 
 
 def _pixel_sizes(args: argparse.Namespace, header_a: float, header_b: float) -> tuple[float, float, bool]:
@@ -91,6 +121,7 @@ def _mask(name: str, box: int, apix: float, box_b: int, header_b: float, apix_b:
     import torch
 
     from cryorecon.data.mrc import read_volume
+    from cryorecon.errors import InputError
     from cryorecon.imaging.masks import soft_sphere
     from cryorecon.metrics.resample import resample
 
@@ -99,6 +130,8 @@ def _mask(name: str, box: int, apix: float, box_b: int, header_b: float, apix_b:
     if name == "sphere":
         return soft_sphere(box, 0.42 * box, 0.06 * box), "soft sphere (radius 0.42 box, edge 0.06 box)"
     array, own = read_volume(name)
+    if not array.max() > 0:
+        raise InputError(f"{name}: expected a mask that leaves something, found no voxel above 0; give another --mask")
     same = array.shape[-1] == box_b and (own <= 0 or header_b <= 0 or abs(own / header_b - 1) < 1e-3)
     return resample(torch.from_numpy(array), apix_b if same or own <= 0 else own, box, apix), name
 
@@ -119,10 +152,10 @@ def _print_results(curves: "list[FSCCurve]", found_at: "list[Resolution]", known
     print(f"mask: {curves[0].mask}")
     print(f"{'shells':<12}{'FSC':>6}{'Å':>10}{'px':>9}")
     for found in found_at:
-        bound = " " if found.crossed else "≤"
+        bound = found.bound or " "
         angstrom = f"{found.angstrom:.2f}" if known else "?"
         print(f"{found.convention:<12}{found.threshold:>6g}{bound + angstrom:>10}{bound + f'{found.pixels:.2f}':>9}")
-    print("first crossing; ≤: never crossed up to the last shell")
+    print("first crossing; ≤: never crossed up to the last shell; ≥: below it from the first shell on, nothing resolved")
     for curve in curves:
         print(f"area under the curve, {curve.convention} shells: {auc(curve):.4f} (clipped to [0, 1]: "
               f"{auc(curve.clipped()):.4f}; of at most {float(curve.frequency[-1]):.4f})")
@@ -160,6 +193,6 @@ def _write(args: argparse.Namespace, curves: "list[FSCCurve]", found_at: "list[R
     with atomic_path(args.outdir / "fsc.json") as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n")
     drawn = {f"{curve.convention} shells": (curve.frequency.numpy(), curve.value.numpy()) for curve in curves}
-    crossings = [(each.threshold, each.frequency) for each in found_at[: len(THRESHOLDS)] if each.crossed]
+    crossings = [(each.threshold, each.frequency) for each in found_at[: len(THRESHOLDS)] if not each.bound]
     title = f"{args.map_a.name} and {args.map_b.name}, mask: {Path(rounded.mask).name}"
     save(plots.fsc(drawn, apix, crossings, title), args.outdir / "fsc.png")

@@ -21,11 +21,13 @@ def main(args: argparse.Namespace) -> None:
 
     Raises
     ------
-    InputError: an index out of range, a kind that can't be filtered, endings that differ.
+    InputError: an index out of range or repeated, a kind that can't be filtered, endings that differ, output over the input.
     """
     from cryorecon.data.convert import filter_rows
     from cryorecon.data.cryodrgn_files import read_indices
+    from cryorecon.data.files import refuse_input
 
+    refuse_input(args.out, [args.ind])
     rows = read_indices(args.ind)
     filter_rows(args.input, rows, args.out)
     print(f"{args.out}: {len(rows)} rows")

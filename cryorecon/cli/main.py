@@ -8,12 +8,13 @@ import argparse
 import errno
 import importlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cryorecon import __version__
 from cryorecon.errors import InputError
@@ -21,7 +22,7 @@ from cryorecon.errors import InputError
 GROUPS: dict[str, dict[str, str]] = {
     "Prepare": {
         "inspect": "say what a file is and what looks wrong with it",
-        "preprocess": "prepare a data set from a star or cs file: crop, window, normalise",
+        "preprocess": "prepare a data set once: crop, normalise, make protein white",
         "simulate": "make particle images of a molecule that moves, with their truth",
     },
     "Reconstruct": {
@@ -55,7 +56,11 @@ USER_ERROR, INTERRUPTED, READER_GONE = 2, 130, 141  # the shell's 128 + SIGINT, 
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, like every other error of the command."""
+    """A parser whose errors are one line, like every other error of the command, and to which -1e-3 is a number."""
+
+    def __init__(self, *args: Any, **keywords: Any):
+        super().__init__(*args, **keywords)
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")  # argparse's knows no exponent
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see `{self.prog} --help`")

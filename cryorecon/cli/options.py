@@ -8,7 +8,8 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from cryorecon.training.config import RunConfig, absolute_paths
+from cryorecon.errors import InputError
+from cryorecon.training.config import CHOICES, RunConfig, absolute_paths
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RunConfig)}
 
@@ -37,6 +38,8 @@ FLAGS: dict[str, tuple[str, ...]] = {
 def _add(group: Group, name: str, text: str, **keywords: Any) -> None:
     """The option of field ``name``; ``text`` is its help, to which the default is added."""
     default = DEFAULTS[name]
+    if name in CHOICES and "const" not in keywords:
+        keywords = {"choices": CHOICES[name]} | keywords
     if "const" not in keywords and default is not None:
         text += f" (default: {default})"
     group.add_argument(*FLAGS[name], dest=name, default=argparse.SUPPRESS, help=text, **keywords)
@@ -57,7 +60,7 @@ def add_data(parser: Parser) -> None:
          action="store_const", const=True)
     _add(group, "window", "leave the images' corners as they are instead of fading them out", action="store_const",
          const=False)
-    _add(group, "noise", "noise power by shell, or one for all", choices=("shells", "white"))
+    _add(group, "noise", "noise power by shell, or one for all")
 
 
 def add_maps(parser: Parser) -> Group:
@@ -84,14 +87,15 @@ def add_run(parser: Parser) -> Group:
 def add_training(parser: Parser) -> None:
     """How long, how fast, and what may be continued."""
     group = parser.add_argument_group("training")
+    poses = group.add_mutually_exclusive_group()
     _add(group, "epochs", "passes of the network over the data", type=int, metavar="N")
     _add(group, "batch", "particles in a batch", type=int, metavar="N")
     _add(group, "lr", "step size", type=float, metavar="R")
     _add(group, "points", "fraction of the Fourier points that a step sees", type=float, metavar="R")
     _add(group, "amp", "matrix products in bfloat16", action=argparse.BooleanOptionalAction)
-    _add(group, "pose", "refine rotations and shifts by gradient from the given ones", action="store_const",
+    _add(poses, "pose", "refine rotations and shifts by gradient from the given ones", action="store_const",
          const="refine")
-    group.add_argument("--search-poses", dest="pose", action="store_const", const="search", default=argparse.SUPPRESS,
+    poses.add_argument("--search-poses", dest="pose", action="store_const", const="search", default=argparse.SUPPRESS,
                        help="find the poses, whatever poses the particles come with")
     group = add_run(parser)
     _add(group, "checkpoint", "epochs between checkpoints", type=int, metavar="N")
@@ -112,8 +116,7 @@ def add_search(parser: Parser) -> None:
     _add(group, "niter", "subdivisions of it", type=int, metavar="N")
     _add(group, "nkeptposes", "poses kept at each level", type=int, metavar="N")
     _add(group, "l_start", "band of the base grid in Fourier pixels", type=float, metavar="L")
-    _add(group, "bound", "drop poses by a lower bound of their energy, beside the cap",
-         choices=("none", "rigorous", "probabilistic"))
+    _add(group, "bound", "drop poses by a lower bound of their energy, beside the cap")
     _add(group, "search_memory", "for energies held at once, in MB", type=int, metavar="MB")
     group = parser.add_argument_group("tilt pairs")
     _add(group, "tilt", "images of the same particles after the stage was tilted, in the same order", metavar="FILE")
@@ -125,11 +128,11 @@ def add_volume(parser: Parser) -> None:
     """The volume and the road to it."""
     group = parser.add_argument_group("volume")
     _add(group, "road", "closed-form maps first and the network on top of them, or the network from scratch as cryoDRGN "
-         "does", choices=("lowrank", "plain"))
-    _add(group, "volume", "a network, or the closed-form maps as they are", choices=("mlp", "voxels"))
+         "does")
+    _add(group, "volume", "a network, or the closed-form maps as they are")
     _add(group, "width", "width of the network", type=int, metavar="N")
     _add(group, "layers", "its hidden layers", type=int, metavar="N")
-    _add(group, "encoding", "positional encoding", choices=("gaussian", "geometric"))
+    _add(group, "encoding", "positional encoding")
     _add(group, "features", "its features along each axis (default: half the box)", type=int, metavar="N")
     _add(group, "feature_sigma", "scale of the random features", type=float, metavar="R")
 
@@ -141,15 +144,38 @@ def add_conformation(parser: Parser) -> None:
                        help="numbers that describe a particle, an upper bound (required)")
     _add(group, "conformation", "z by the closed-form posterior under the linear volume, by a network (VAE), or free for "
          "each particle; with --road plain an encoder", choices=("posterior", "encoder", "table"))
-    _add(group, "beta", "weight of the prior, as cryoDRGN counts it (default: 1/zdim)", type=float, metavar="R")
+    _add(group, "beta", "weight of an encoder's or a table's prior, as cryoDRGN counts it (default: 1/zdim)", type=_weight,
+         metavar="R")
     _add(group, "enc_width", "width of the encoder", type=int, metavar="N")
     _add(group, "enc_layers", "its hidden layers", type=int, metavar="N")
     _add(group, "atoms", "points of the learned prior of z; 0: a Gaussian", type=int, metavar="N")
 
 
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}; schedules of beta, which cryoDRGN names by a "
+                                         "letter, don't exist here: give the value at their end, --beta 0.5 say") from None
+
+
 def given(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of ``RunConfig`` that the command line names; paths absolute."""
     return absolute_paths({name: value for name, value in vars(args).items() if name in DEFAULTS})
+
+
+def configuration(table: dict[str, Any]) -> RunConfig:
+    """The configuration of a table of fields; what is wrong with a field is said of its option.
+
+    Raises
+    ------
+    InputError: fields that make no run.
+    """
+    try:
+        return RunConfig(**table)
+    except InputError as error:
+        name, colon, rest = str(error).partition(": ")
+        raise InputError(f"{spelled(name)}{colon}{rest}") from None
 
 
 def spelled(name: str) -> str:

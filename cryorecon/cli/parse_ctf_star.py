@@ -31,8 +31,10 @@ def main(args: argparse.Namespace) -> None:
     InputError: no star, or a CTF that is not whole.
     """
     from cryorecon.data.convert import convert_ctf
+    from cryorecon.data.files import refuse_input
     from cryorecon.data.star import read_star
 
+    refuse_input(args.out, [args.star, args.tomograms])
     named = {"rlnVoltage": args.kv, "rlnSphericalAberration": args.cs, "rlnAmplitudeContrast": args.w,
              "rlnPhaseShift": args.ps}
     given = {name: value for name, value in named.items() if value is not None}

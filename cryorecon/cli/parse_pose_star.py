@@ -27,7 +27,9 @@ def main(args: argparse.Namespace) -> None:
     InputError: no star, no poses in it, or a box that is not known.
     """
     from cryorecon.data.convert import convert_poses
+    from cryorecon.data.files import refuse_input
     from cryorecon.data.star import read_star
 
+    refuse_input(args.out, [args.star, args.tomograms])
     poses = convert_poses(read_star(args.star, args.tomograms), args.out, args.box, args.apix)
     print(f"{args.out}: poses of {len(poses)} images")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from cryorecon.cli.options import given, spelled
+from cryorecon.cli.idle import idle
+from cryorecon.cli.options import configuration, given, spelled
 from cryorecon.errors import InputError
-from cryorecon.training.config import RunConfig
 
 if TYPE_CHECKING:
     from cryorecon.training.fit import Record
@@ -109,14 +109,21 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
             raise InputError(f"{args.outdir}: expected a run of {name}, found one of {other}; resume it with that command")
         config = directory.resumed(table, spelled)
     else:
-        config = RunConfig(**preset | table)
+        config = configuration(preset | table)
     console = Console(directory.path / "run.log", config.epochs, done)
+
+    def report(stage: str, values: dict[str, float]) -> None:
+        console.stage(stage, values)
+        if stage == "particles":  # only now it is known whether they have poses
+            for line in idle(config, table, searched=not values["given_poses"]):
+                console.line(f"cryorecon: warning: {line}")
+
     short = f"cryorecon {name} {shlex.quote(args.particles)} -o {shlex.quote(args.outdir)}"
     with directory.begun(config, command, resume), _ending(directory, console, short):
         console.note(" ".join(map(shlex.quote, command)))
         if resume:
             console.line(f"resumed after epoch {done}")
-        for record in train(config, directory, resume, console.stage):
+        for record in train(config, directory, resume, report):
             console.record(record)
     return directory
 

@@ -54,21 +54,26 @@ def main(args: argparse.Namespace) -> None:
 
     Raises
     ------
-    InputError: files that are absent or unfit, numbers that make no experiment, an output folder that holds files.
+    InputError: files that are absent or unfit, numbers that make no experiment, an output folder that holds files or whose
+    files are the input.
     """
     from dataclasses import replace
+    from pathlib import Path
 
     import torch
 
+    from cryorecon.data.files import refuse_input
     from cryorecon.errors import InputError
     from cryorecon.simulation.experiment import Experiment
     from cryorecon.simulation.images import ctf_table, noise_spectrum
     from cryorecon.simulation.molecule import load
     from cryorecon.simulation.motion import flexible
-    from cryorecon.simulation.write import write_simulation
+    from cryorecon.simulation.write import OUTPUTS, write_simulation
 
     if args.atoms and args.states is not None:
         raise InputError("--states: expected with --motion only, found it with --atoms; drop one of the two")
+    for name in OUTPUTS:
+        refuse_input(Path(args.outdir) / name, (args.atoms, args.ctf_table, args.noise))
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

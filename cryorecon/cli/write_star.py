@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
 
     Raises
     ------
-    InputError: files that are absent or don't fit, see ``load_particles``.
+    InputError: files that are absent or don't fit, see ``load_particles``; an output that is one of them or no .star.
     """
     from cryorecon.data.load import load_particles
     from cryorecon.data.star_write import write_star

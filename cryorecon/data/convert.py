@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from cryorecon.data import mrc, star_columns
 from cryorecon.data.cryodrgn_files import write_ctf, write_poses
 from cryorecon.data.cs import read_table
-from cryorecon.data.files import atomic_path, free_space
+from cryorecon.data.files import atomic_path, free_space, refuse_input
 from cryorecon.data.load import read_metadata
 from cryorecon.data.metadata import Metadata
 from cryorecon.data.poses import Poses
@@ -24,25 +25,28 @@ from cryorecon.geometry.fourier import resample
 from cryorecon.imaging.ctf import Optics
 
 
-def box_and_apix(meta: Metadata, box: int | None, apix: float | None) -> tuple[int, float | None]:
-    """Box and Å/px of a star or cs file's images, given ones first. Raises :class:`InputError` where no box is
-    known."""
+def box_and_apix(meta: Metadata, box: int | None, apix: float | None) -> tuple[int, Tensor | None]:
+    """Box and Å/px, ``(1,)`` or ``(N,)``, of a star or cs file's images, given ones first. Raises :class:`InputError` where
+    no box is known."""
     box = box or meta.box
     if box is None:
         raise InputError(f"{meta.path}: expected the images' box in the file (rlnImageSize, blob/shape), found none; "
                          "give -D")
-    return box, apix or (None if meta.apix is None else float(np.median(meta.apix)))
+    if apix:
+        return box, torch.tensor([apix], dtype=torch.float64)
+    return box, None if meta.apix is None else torch.from_numpy(meta.apix)
 
 
 def convert_poses(meta: Metadata, out: str | Path, box: int | None = None, apix: float | None = None) -> Poses:
     """Write the poses of a star or cs file as ``.pkl`` (cryoDRGN) or ``.npy`` and return them. Raises
     :class:`InputError`."""
+    refuse_input(out, [meta.path, *meta.files])
     side, pixel = box_and_apix(meta, box, apix)
     if pixel is None:
         if not meta.shift_in_pixels and meta.shift is not None and bool((meta.shift != 0).any()):
             raise InputError(f"{meta.path}: expected a pixel size to turn shifts in Å into fractions of the box, found "
                              "none; give --Apix")
-        pixel = 1.0  # shifts in pixels need none
+        pixel = torch.ones(1)  # shifts in pixels need none
     poses = meta.poses(pixel)
     if poses is None:
         raise InputError(f"{meta.path}: expected poses, found no rotations in it (rlnAngleRot, Tilt, Psi or "
@@ -56,13 +60,14 @@ def convert_ctf(meta: Metadata, out: str | Path, box: int | None = None, apix: f
 
     Raises :class:`InputError` where something is missing.
     """
+    refuse_input(out, [meta.path, *meta.files])
     side, pixel = box_and_apix(meta, box, apix)
     if pixel is None:
         raise InputError(f"{meta.path}: expected a pixel size, found none; give --Apix")
     if meta.optics is None:
         raise InputError(f"{meta.path}: expected a whole CTF, found {', '.join(meta.lacking) or 'the defocus'} "
                          "missing; give what is one value for all by --kv, --cs, -w or --ps")
-    write_ctf(out, meta.optics, side, pixel if apix or meta.apix is None else torch.from_numpy(meta.apix))
+    write_ctf(out, meta.optics, side, pixel)
     return meta.optics
 
 
@@ -70,6 +75,7 @@ def downsample_volume(path: str | Path, out: str | Path, box: int) -> None:
     """Fourier-crop a cubic map to ``box``; its pixel size grows accordingly. Raises :class:`InputError`."""
     array, apix = mrc.read_volume(path)
     _check_smaller(path, array.shape[0], box)
+    refuse_input(out, [path])
     cropped = resample(torch.from_numpy(array), box, 3).numpy()
     mrc.write_volume(out, cropped, apix * array.shape[0] / box)
 
@@ -86,12 +92,15 @@ def downsample_stack(path: str | Path, out: str | Path, box: int, *, chunk: int 
     _check_smaller(path, source.box, box)
     stated = source.headers[0].apix if meta.apix is None else float(np.median(meta.apix))
     pixel = (apix or stated) * source.box / box
-    free_space(out, len(source) * (box * box * 4) + mrc.HEADER_BYTES)
     out = Path(out)
     pieces = [(out, range(len(source)))]
     if chunk is not None:
         starts = range(0, len(source), chunk)
         pieces = [(out.with_suffix(f".{i}.mrcs"), range(s, min(s + chunk, len(source)))) for i, s in enumerate(starts)]
+    listed = [] if chunk is None else [out.with_suffix(".txt")]
+    for name in [name for name, _ in pieces] + listed:
+        refuse_input(name, [path, meta.path, *meta.files, *(header.path for header in source.headers)])
+    free_space(out, len(source) * (box * box * 4) + mrc.HEADER_BYTES)
     with tqdm(total=len(source), unit="img", disable=not progress) as bar:
         for name, where in pieces:
             with mrc.StackWriter(name, box, pixel) as writer:
@@ -99,8 +108,8 @@ def downsample_stack(path: str | Path, out: str | Path, box: int, *, chunk: int 
                     part = np.arange(start, min(start + chunk_size(source.box), where.stop))
                     writer.append(fourier_crop(torch.from_numpy(source.read(part)), box).numpy())
                     bar.update(len(part))
-    if chunk is not None:
-        with atomic_path(out.with_suffix(".txt")) as temporary:
+    for name in listed:
+        with atomic_path(name) as temporary:
             temporary.write_text("".join(f"{name.name}\n" for name, _ in pieces))
     return [name for name, _ in pieces]
 
@@ -114,6 +123,7 @@ def filter_rows(path: str | Path, rows: np.ndarray, out: str | Path) -> None:
     kind = path.name.removesuffix(".gz").rpartition(".")[2]
     if out.suffix != f".{kind}":
         raise InputError(f"{out}: expected a name that ends in .{kind} like the input, found {out.suffix or 'none'}")
+    refuse_input(out, [path])
     if kind == "star":
         _filter_star(path, rows, out)
     elif kind == "cs":

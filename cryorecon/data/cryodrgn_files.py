@@ -65,14 +65,18 @@ def read_poses(path: str | Path, box: int, apix: float) -> Poses:
     return Poses.checked(rotation, shift * (box * apix), str(path))
 
 
-def write_poses(path: str | Path, poses: Poses, box: int, apix: float) -> None:
-    """Write ``.pkl`` (cryoDRGN) or ``.npy``: ``(N, 11)``, the rotation's nine entries by rows and the shift in Å."""
+def write_poses(path: str | Path, poses: Poses, box: int, apix: float | Tensor) -> None:
+    """Write ``.pkl`` (cryoDRGN) or ``.npy``: ``(N, 11)``, the rotation's nine entries by rows and the shift in Å.
+
+    ``apix``: of the Å that the shifts are in, one for all or ``(N,)``.
+    """
     path = Path(path)
     if path.suffix == ".npy":
         _save_npy(path, torch.cat([poses.rotation.flatten(1), poses.shift], 1).numpy())
     else:
         _require_pkl(path)
-        dump_pickles(path, (poses.rotation.numpy(), (poses.shift / (box * apix)).numpy()))
+        extent = box * torch.as_tensor(apix, dtype=torch.float64).reshape(-1, 1)
+        dump_pickles(path, (poses.rotation.numpy(), (poses.shift / extent).float().numpy()))
 
 
 def read_ctf(path: str | Path) -> CtfTable:
@@ -113,11 +117,8 @@ def write_ctf(path: str | Path, optics: Optics, box: int, apix: Tensor | float) 
 
 
 def read_indices(path: str | Path, n: int | None = None) -> np.ndarray:
-    """Positions ``(M,)`` int64 of ``.pkl``/``.ind`` (cryoDRGN), ``.npy`` or ``.txt``; a mask of ``n`` booleans is
-    turned into them.
-
-    Raises :class:`InputError` for anything but whole numbers in ``[0, n)``.
-    """
+    """Positions ``(M,)`` int64 of ``.pkl``/``.ind`` (cryoDRGN), ``.npy`` or ``.txt``, as :func:`checked_indices`. Raises
+    :class:`InputError`."""
     path = require_file(path, "a list of indices")
     held: Any
     if path.suffix == ".npy":
@@ -129,17 +130,29 @@ def read_indices(path: str | Path, n: int | None = None) -> np.ndarray:
             raise InputError(f"{path}: expected whole numbers, found text ({error})") from error
     else:
         held = load_pickles(path)[0]
-    values = np.asarray(held)
+    return checked_indices(np.asarray(held), n, f"{path}: ")
+
+
+def checked_indices(values: np.ndarray, n: int | None = None, where: str = "") -> np.ndarray:
+    """Positions ``(M,)`` int64 of a list of whole numbers, or of a mask of ``n`` booleans; ``where`` begins errors.
+
+    Raises :class:`InputError` for anything but different whole numbers in ``[0, n)``: an image that is taken twice would
+    stand in both half-sets.
+    """
     if values.dtype == bool and values.ndim == 1 and (n is None or len(values) == n):
         return np.flatnonzero(values)
     if values.ndim != 1 or values.dtype.kind not in "iuf" or (values != np.floor(values)).any():
-        raise InputError(f"{path}: expected a list of whole numbers, found {values.dtype} of shape {values.shape}")
+        raise InputError(f"{where}expected a list of whole numbers, found {values.dtype} of shape {values.shape}")
     indices = values.astype(np.int64)
     if len(indices) == 0:
-        raise InputError(f"{path}: expected at least one index, found none")
+        raise InputError(f"{where}expected at least one index, found none")
     if n is not None and (indices.min() < 0 or indices.max() >= n):
-        raise InputError(f"{path}: expected indices from 0 to {n - 1}, found {int(indices.min())} to "
+        raise InputError(f"{where}expected indices from 0 to {n - 1}, found {int(indices.min())} to "
                          f"{int(indices.max())}; the list belongs to another data set")
+    unique, count = np.unique(indices, return_counts=True)
+    if len(unique) < len(indices):
+        raise InputError(f"{where}expected each index once, found {len(indices) - len(unique)} of {len(indices)} repeated, "
+                         f"the first {int(unique[count > 1][0])}; remove them")
     return indices
 
 

@@ -1,7 +1,7 @@
 """What every reader and writer needs of the file system: clear errors, atomic writes, room on the disk."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,20 @@ def require_file(path: str | Path, what: str) -> Path:
         found = "a folder" if path.is_dir() else "no such file"
         raise InputError(f"{path}: expected {what}, found {found}; check the path")
     return path
+
+
+def refuse_input(out: str | Path, inputs: Iterable[str | Path | None]) -> None:
+    """Raise :class:`InputError` where ``out`` is one of ``inputs``, under this name, another or a link; None is skipped.
+
+    Whoever writes files made from files asks this before the first byte: what is read must survive.
+    """
+    out = Path(out)
+    if not out.exists():
+        return
+    for path in inputs:
+        if path is not None and Path(path).exists() and out.samefile(path):
+            raise InputError(f"{out}: expected an output that isn't the input, found the same file as {path}; choose "
+                             "another -o")
 
 
 @contextmanager

@@ -9,8 +9,9 @@ import torch
 
 from cryorecon.data import cryodrgn_files, mrc
 from cryorecon.data.files import require_file
-from cryorecon.data.load import APIX_TOLERANCE, PREPARED, read_metadata
+from cryorecon.data.load import PREPARED, read_metadata
 from cryorecon.data.metadata import Metadata, resolve
+from cryorecon.data.pixel_size import APIX_TOLERANCE, MAX_SPREAD, by_headers, differ, nearest
 from cryorecon.data.quality import CLEAR_CONTRAST, chunk_size, contrast
 from cryorecon.data.safe_pickle import load_pickles
 from cryorecon.data.source import FileSource
@@ -22,12 +23,13 @@ _ORDERS = {"<": "little-endian", ">": "big-endian"}
 
 
 class Report:
-    """Lines that say what a file is, and problems found in it."""
+    """Lines that say what a file is, problems found in it, and what it lacks: not wrong by itself, but to be known."""
 
     def __init__(self, title: str):
         self.title = title
         self.lines: list[tuple[str, str]] = []
         self.problems: list[str] = []
+        self.absent: list[str] = []
 
     def add(self, name: str, text: str) -> None:
         """A fact."""
@@ -44,7 +46,8 @@ class Report:
     def __str__(self) -> str:
         facts = [f"  {name:<10} {text}" for name, text in self.lines]
         wrong = [f"  ! {text}" for text in self.problems]
-        return "\n".join([self.title, *facts, "looks wrong:" if wrong else "nothing looks wrong", *wrong])
+        absent = ["not in it:", *(f"  - {text}" for text in self.absent)] if self.absent else []
+        return "\n".join([self.title, *facts, *absent, "looks wrong:" if wrong else "nothing looks wrong", *wrong])
 
 
 def inspect(path: str | Path, *, datadir: str | Path | None = None, tomograms: str | Path | None = None,
@@ -89,8 +92,8 @@ def _kind(path: Path, meta: Metadata | None = None) -> str:
         if meta.row_is_particle:
             return "star file of tilt series (RELION 5, WarpTools)"
         era = "3.1 or later" if meta.box is not None else "3.0 or earlier"
-        prepared = ", prepared by cryorecon" if meta.white else ""
-        return f"star file of RELION {era}{', a row for each tilt image' if meta.tilt is not None else ''}{prepared}"
+        marked = ", marked by cryorecon as white protein" if meta.white else ""
+        return f"star file of RELION {era}{', a row for each tilt image' if meta.tilt is not None else ''}{marked}"
     return "list of image stacks" if name.endswith(".txt") else "image stack"
 
 
@@ -104,6 +107,8 @@ def _describe_optics(report: Report, meta: Metadata) -> None:
         report.add("CTF", "none")
         if meta.lacking:
             report.problems.append(f"defocus without {', '.join(meta.lacking)}: the CTF can't be computed")
+        else:
+            report.absent.append("CTF: give it by --ctf, unless these images were taken without (some simulations)")
         return
     value = {n: meta.optics.column(n).double().numpy() for n in
              ("defocus_u", "voltage", "cs", "amplitude_contrast", "phase_shift", "b_factor")}
@@ -128,6 +133,8 @@ def _describe_poses(report: Report, meta: Metadata) -> None:
         report.add("poses", f"yes, shifts up to {float(poses.shift.abs().max()):.3g} {unit}")
     elif meta.rotation is None:
         report.add("poses", "none")
+        report.absent.append("poses: train_nn and train_vae find them, backproject needs them; --poses takes those of "
+                             "another file")
     if meta.particle is not None:
         counts = np.unique(meta.particle, return_counts=True)[1]
         report.add("particles", f"{len(counts)} with {_span(counts, '{:.0f}')} tilts each")
@@ -158,14 +165,18 @@ def _describe_images(report: Report, meta: Metadata, source: FileSource, limit: 
     if source.box % 2:
         report.problems.append(f"box {source.box} is odd: RELION centres such images one pixel away; use even boxes")
     if meta.apix is not None:
-        if meta.apix.max() > (1 + APIX_TOLERANCE) * meta.apix.min():
-            report.problems.append(f"pixel sizes vary: {_span(meta.apix)} Å/px")
-        differ = np.abs(stated / np.median(meta.apix) - 1) > APIX_TOLERANCE
-        if (differ & (stated > 0) & (stated != 1)).any():
+        spread = meta.apix.max() / meta.apix.min() - 1
+        if spread > APIX_TOLERANCE:
+            what = "too much for one map" if spread > MAX_SPREAD else f"a map has their mean, {meta.apix.mean():.4g}"
+            report.problems.append(f"pixel sizes vary: {_span(meta.apix)} Å/px, {what}")
+        headers = by_headers(source)
+        if differ(nearest(meta.apix, headers, source), headers).any():
             report.problems.append(f"pixel size: {_span(meta.apix)} Å/px in the star or cs file, {_span(stated)} in "
                                    "the header")
     elif (stated == 0).all():
         report.problems.append("no pixel size anywhere: give --apix")
+    elif ((stated == 0) | (stated == 1)).all():
+        report.absent.append("pixel size: 1 Å/px in a header is what programs write that don't know; give --apix")
     _describe_values(report, source, limit)
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from cryorecon.data.stack import ParticleStack
 from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid, Selection
-from cryorecon.imaging.ctf import ctf
 from cryorecon.imaging.masks import radius_map, window
 from cryorecon.imaging.noise import background_power
 
@@ -135,10 +134,7 @@ class Loader:
         if self._window is not None:
             images = images * self._window
         spectra = self.grid.spectra(images)
-        if self.stack.optics is None:
-            transfer = torch.ones(len(index), self.grid.n)
-        else:
-            transfer = ctf(self.stack.optics[index], self.grid.frequency)
+        transfer = self.stack.transfer(index, self.grid.frequency)
         scale = self._scale[index, None]
         if self.stack.premultiplied:
             data, norm = spectra * self._whiten, torch.zeros(len(index))
@@ -210,7 +206,7 @@ def estimate_noise(stack: ParticleStack, grid: Grid, white: bool = False, n_imag
                          for part in torch.from_numpy(chosen).split(250)]).sum(0) / len(chosen)
     if stack.premultiplied and stack.optics is not None:
         # the images' noise has been multiplied by the CTF: divide its mean square out again
-        sample = ctf(stack.optics[torch.from_numpy(chosen)], grid.frequency).square().mean(0)
+        sample = stack.transfer(torch.from_numpy(chosen), grid.frequency).square().mean(0)
         power = power / grid.shell_mean(sample).clamp(min=1e-3)
     if white:
         count = torch.bincount(grid.shell, minlength=grid.n_shells)

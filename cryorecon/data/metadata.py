@@ -22,7 +22,7 @@ class Metadata:
     ``(N, 2)`` in Å, or in pixels of ``apix`` where ``shift_in_pixels``. half: ``(N,)`` in {1, 2}. particle: ``(N,)``
     ids. tilt: ``(N, 3, 3)``. row_is_particle: a row of the file is a particle with all its tilts, not an image.
     premultiplied: the images have been multiplied by their CTF. white: the file says that protein is white and no
-    factor is due (our own mark). lacking: CTF columns that a file with defocus lacks.
+    factor is due (our own mark). lacking: CTF columns that a file with defocus lacks. files: further files that were read.
     """
 
     path: Path
@@ -42,6 +42,7 @@ class Metadata:
     premultiplied: bool = False
     white: bool = False
     lacking: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -74,11 +75,13 @@ class Metadata:
             tilt=None if self.tilt is None else self.tilt[where],
         )
 
-    def poses(self, apix: float) -> Poses | None:
-        """Checked poses, shifts in pixels turned into Å by ``apix``; None where the file has no rotations."""
+    def poses(self, apix: float | Tensor) -> Poses | None:
+        """Checked poses, shifts in pixels turned into Å by ``apix``, one for all or ``(N,)``; None where the file has no
+        rotations."""
         if self.rotation is None or self.shift is None:
             return None
-        return Poses.checked(self.rotation, self.shift * apix if self.shift_in_pixels else self.shift, str(self.path))
+        factor = torch.as_tensor(apix, dtype=torch.float64).reshape(-1, 1) if self.shift_in_pixels else 1.0
+        return Poses.checked(self.rotation, self.shift * factor, str(self.path))
 
     def open(self, datadir: str | Path | None = None) -> FileSource:
         """The images. Raises :class:`InputError` as :meth:`FileSource.open` does."""

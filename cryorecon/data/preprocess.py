@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cryorecon.data.files import atomic_path, free_space
+from cryorecon.data.files import atomic_path, free_space, refuse_input
 from cryorecon.data.load import PREPARED
 from cryorecon.data.mrc import HEADER_BYTES, StackWriter, part_name
 from cryorecon.data.quality import CLEAR_CONTRAST, check_images, chunk_size, sample_contrast
@@ -58,7 +58,9 @@ def prepare(stack: ParticleStack, out: str | Path, how: Preparation, *, progress
     """
     star = Path(out) if Path(out).suffix == ".star" else Path(out) / PREPARED
     mrcs = star.with_suffix(".mrcs")
-    box = _checked_box(stack, how, mrcs)
+    for name in (mrcs, star):
+        refuse_input(name, stack.inputs)
+    box = _checked_box(stack, how)
     apix = stack.apix * stack.box / box
     note = mrcs.with_name(mrcs.name + ".progress.json")
     key = _fingerprint(stack, how)
@@ -85,7 +87,7 @@ def prepare(stack: ParticleStack, out: str | Path, how: Preparation, *, progress
         writer.suspend()
         raise
     writer.close()
-    write_star(star, _described(stack, mrcs, apix), mrcs.name, white=True)
+    write_star(star, _described(stack, mrcs, apix), mrcs.name)
     note.unlink()
     return star
 
@@ -149,7 +151,7 @@ def fourier_crop(images: Tensor, box: int) -> Tensor:
     return torch.fft.irfft2(kept, s=(box, box)) * (box / old) ** 2
 
 
-def _checked_box(stack: ParticleStack, how: Preparation, mrcs: Path) -> int:
+def _checked_box(stack: ParticleStack, how: Preparation) -> int:
     box = stack.box if how.box is None else how.box
     if box % 2 or box < 4:
         raise InputError(f"expected an even box of at least 4 px, found {box}; give -D {max(4, box // 2 * 2)}")
@@ -159,17 +161,13 @@ def _checked_box(stack: ParticleStack, how: Preparation, mrcs: Path) -> int:
         raise InputError(f"expected a normalisation of {', '.join(NORMALISATIONS)}, found {how.normalise}")
     if how.normalise == "background" and not 0 < how.radius < 1.3:
         raise InputError(f"expected a background radius of 0 to 1.3 of half the box, found {how.radius}")
-    if isinstance(stack.source, FileSource):
-        for header in stack.source.headers:
-            if header.path.resolve() == mrcs.resolve():
-                raise InputError(f"{mrcs}: expected an output that isn't the input, found the same file; choose "
-                                 "another -o")
     return box
 
 
 def _described(stack: ParticleStack, mrcs: Path, apix: float) -> ParticleStack:
     """What was known of ``stack``, with the prepared images."""
-    return replace(stack, source=FileSource.open([mrcs]), apix=apix, sign=1)
+    pixel = None if stack.pixel is None else stack.pixel * (apix / stack.apix)
+    return replace(stack, source=FileSource.open([mrcs]), apix=apix, pixel=pixel, sign=1, white=True, files=())
 
 
 def _fingerprint(stack: ParticleStack, how: Preparation) -> str:

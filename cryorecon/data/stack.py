@@ -1,6 +1,7 @@
 """A particle stack: images that are read when asked for, with what is known about each."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from cryorecon.data.poses import Poses
 from cryorecon.data.source import ArraySource, FileSource, ImageSource
 from cryorecon.errors import InputError
-from cryorecon.imaging.ctf import Optics
+from cryorecon.imaging.ctf import Optics, ctf
 
 __all__ = ["ArraySource", "FileSource", "ImageSource", "ParticleStack", "contrast_sign"]
 
@@ -30,11 +31,13 @@ def contrast_sign(has_ctf: bool, uninvert: bool = False) -> int:
 class ParticleStack:
     """N images and what is known about each of them; ``stack[index]`` is a stack.
 
-    source: the images. apix: Å/px. optics: CTF parameters, None where unknown. poses: None where unknown; ``rotation``
-    is the whole rotation of the image. particle: ``(N,)`` int64, images of one particle share an id. half: ``(N,)``
-    int64 in {1, 2} or None. tilt: ``(N, 3, 3)``, the fixed rotation ``T`` of each image of a tilt series (image = ``T
-    R_particle``), or None. premultiplied: the images have been multiplied by their CTF. sign: factor applied when
-    images are read.
+    source: the images. apix: Å/px, of the maps that are made from them. optics: CTF parameters, None where unknown.
+    poses: None where unknown; ``rotation`` is the whole rotation of the image, the shift is in Å at ``apix`` (pixels
+    times ``apix``). particle: ``(N,)`` int64, images of one particle share an id. half: ``(N,)`` int64 in {1, 2} or
+    None. tilt: ``(N, 3, 3)``, the fixed rotation ``T`` of each image of a tilt series (image = ``T R_particle``), or
+    None. premultiplied: the images have been multiplied by their CTF. sign: factor applied when images are read. white:
+    the images as stored, without that factor, are known to show white protein; what is written of them says so.
+    pixel: ``(N,)`` float64, each image's own Å/px where they differ, or None. files: what was read beside the images.
     """
 
     source: ImageSource
@@ -46,11 +49,14 @@ class ParticleStack:
     tilt: Tensor | None = None
     premultiplied: bool = False
     sign: int = 1
+    white: bool = False
+    pixel: Tensor | None = None
+    files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.source)
         counted = {"CTF": self.optics, "poses": self.poses, "particle ids": self.particle, "half-sets": self.half,
-                   "tilts": self.tilt}
+                   "tilts": self.tilt, "pixel sizes": self.pixel}
         for name, part in counted.items():
             if part is not None and len(part) != n:
                 raise InputError(f"expected {n} {name} for {n} images, found {len(part)}")
@@ -59,7 +65,7 @@ class ParticleStack:
     def from_images(images: np.ndarray, apix: float, optics: Optics | None = None,
                     poses: Poses | None = None) -> "ParticleStack":
         """A stack of images in memory ``(N, D, D)``; white protein, each image a particle of its own."""
-        return ParticleStack(ArraySource(images), apix, optics, poses, torch.arange(len(images)))
+        return ParticleStack(ArraySource(images), apix, optics, poses, torch.arange(len(images)), white=True)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -74,6 +80,7 @@ class ParticleStack:
             particle=self.particle[where],
             half=None if self.half is None else self.half[where],
             tilt=None if self.tilt is None else self.tilt[where],
+            pixel=None if self.pixel is None else self.pixel[where],
         )
 
     @property
@@ -85,6 +92,25 @@ class ParticleStack:
     def n_particles(self) -> int:
         """Number of particles; less than that of images in a tilt series."""
         return len(torch.unique(self.particle))
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Every file that the stack was read from, its images' too; no output may replace one."""
+        stacks = (header.path for header in self.source.headers) if isinstance(self.source, FileSource) else ()
+        return (*self.files, *stacks)
+
+    def transfer(self, index: Tensor, frequency: Tensor) -> Tensor:
+        """CTF ``(n, P)`` of the images ``index`` ``(n,)`` int64 at points ``(P, 2)`` of the maps' grid, in 1/Å; 1
+        without a CTF.
+
+        A point is a place in an image's transform: where the image's own pixel is larger than the grid's, it lies at a
+        lower frequency.
+        """
+        if self.optics is None:
+            return torch.ones(len(index), len(frequency))
+        if self.pixel is None:
+            return ctf(self.optics[index], frequency)
+        return ctf(self.optics[index], frequency * (self.apix / self.pixel[index]).float()[:, None, None])
 
     def images(self, indices: Index | None = None) -> Tensor:
         """Images ``(n, D, D)`` float32, contrast factor applied; all of them without ``indices``."""
@@ -99,7 +125,8 @@ class ParticleStack:
         return everything[index] if isinstance(index, slice) else everything[np.asarray(index)].reshape(-1)
 
     def uninverted(self) -> "ParticleStack":
-        """The same images with the other sign (``--uninvert-data``)."""
+        """The same images with the other sign (``--uninvert-data``); ``white``, which is the files' word, stays: the same
+        command on what is written of them gives the same map."""
         return replace(self, sign=-self.sign)
 
     def with_poses(self, poses: Poses) -> "ParticleStack":

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.data.files import atomic_path
+from cryorecon.data.files import atomic_path, refuse_input
 from cryorecon.data.source import FileSource
 from cryorecon.data.stack import ParticleStack
 from cryorecon.data.star_columns import TILT_COLUMNS, WHITE_COLUMN
@@ -21,26 +21,32 @@ if TYPE_CHECKING:
 _CHUNK = 100_000
 
 
-def write_star(path: str | Path, stack: ParticleStack, images: str | None = None, *, white: bool = False) -> None:
-    """Write what is known of a stack's images: names, poses, CTF, half-sets, tilts.
+def write_star(path: str | Path, stack: ParticleStack, images: str | None = None) -> None:
+    """Write what is known of a stack's images: names, poses, CTF, half-sets, tilts, and the mark of white protein, with
+    which no reader of this package inverts them.
 
     Parameters
     ----------
     images: name of one stack that holds all images in order, as it is to stand in the star; by default the files that
-    the
-        stack reads from, relative to the star's folder where they lie below it.
-    white: mark the images as showing white protein, so that no reader of this package inverts them.
+        the stack reads from, relative to the star's folder where they lie below it.
+
+    Raises
+    ------
+    InputError: a name that doesn't end in .star, or of a file that the stack was read from; images in memory.
     """
     import pandas as pd
 
     path = Path(path)
-    optics, group = _optics_block(stack, white=white)
+    if path.suffix != ".star":
+        raise InputError(f"{path}: expected a name that ends in .star, found {path.suffix or 'no ending'}; choose another -o")
+    refuse_input(path, stack.inputs)
+    optics, group = _optics_block(stack)
     columns: dict[str, object] = {"rlnImageName": _names(stack, images, path), "rlnOpticsGroup": group}
     if stack.optics is not None:
         columns |= _ctf_columns(stack.optics)
     if stack.poses is not None:
         columns |= _angles(stack.poses.rotation, ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"))
-        shift = stack.poses.shift.double().numpy()
+        shift = stack.poses.shift.double().numpy() * (_own_pixel(stack) / stack.apix)[:, None]  # in the image's own Å
         columns |= {"rlnOriginXAngst": shift[:, 0], "rlnOriginYAngst": shift[:, 1]}
     if stack.half is not None:
         columns["rlnRandomSubset"] = stack.half.numpy()
@@ -81,27 +87,31 @@ def _quoted(value: str) -> str:
     return f'"{value}"' if " " in value or not value else value
 
 
-def _optics_block(stack: ParticleStack, *, white: bool) -> "tuple[pd.DataFrame, np.ndarray]":
-    """One optics group for each voltage, Cs and amplitude contrast, and the group of each image."""
+def _optics_block(stack: ParticleStack) -> "tuple[pd.DataFrame, np.ndarray]":
+    """One optics group for each voltage, Cs, amplitude contrast and pixel size, and the group of each image."""
     import pandas as pd
 
-    group = np.ones(len(stack), np.int64)
-    columns: dict[str, object] = {}
+    shared: dict[str, np.ndarray] = {}
     if stack.optics is not None:
-        shared = torch.stack([stack.optics.column(n) for n in ("voltage", "cs", "amplitude_contrast")], 1).double()
-        rows, inverse = np.unique(shared.numpy().round(6), axis=0, return_inverse=True)
-        group = inverse.reshape(-1).astype(np.int64) + 1
-        columns = {"rlnVoltage": rows[:, 0], "rlnSphericalAberration": rows[:, 1], "rlnAmplitudeContrast": rows[:, 2]}
-    numbers = np.arange(1, int(group.max()) + 1)
+        names = {"rlnVoltage": "voltage", "rlnSphericalAberration": "cs", "rlnAmplitudeContrast": "amplitude_contrast"}
+        shared = {name: stack.optics.column(column).double().numpy() for name, column in names.items()}
+    shared["rlnImagePixelSize"] = _own_pixel(stack)
+    rows, inverse = np.unique(np.stack([*shared.values()], 1).round(6), axis=0, return_inverse=True)
+    numbers = np.arange(1, len(rows) + 1)
     frame = pd.DataFrame({
-        "rlnOpticsGroup": numbers, "rlnOpticsGroupName": [f"opticsGroup{i}" for i in numbers], **columns,
-        "rlnImagePixelSize": stack.apix, "rlnImageSize": stack.box, "rlnImageDimensionality": 2,
+        "rlnOpticsGroup": numbers, "rlnOpticsGroupName": [f"opticsGroup{i}" for i in numbers],
+        **dict(zip(shared, rows.T, strict=True)), "rlnImageSize": stack.box, "rlnImageDimensionality": 2,
     })
     if stack.premultiplied:
         frame["rlnCtfDataAreCtfPremultiplied"] = 1
-    if white:
+    if stack.white:
         frame[WHITE_COLUMN] = 1
-    return frame, group
+    return frame, inverse.reshape(-1).astype(np.int64) + 1
+
+
+def _own_pixel(stack: ParticleStack) -> np.ndarray:
+    """Å/px of each image ``(N,)`` float64."""
+    return np.full(len(stack), stack.apix) if stack.pixel is None else stack.pixel.double().numpy()
 
 
 def _names(stack: ParticleStack, images: str | None, path: Path) -> np.ndarray:

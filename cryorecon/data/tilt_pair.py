@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.data.load import APIX_TOLERANCE, load_particles, read_metadata
+from cryorecon.data.load import load_particles, read_metadata
+from cryorecon.data.pixel_size import APIX_TOLERANCE, EQUAL
 from cryorecon.data.poses import Poses
 from cryorecon.data.source import FileSource, joined
 from cryorecon.data.stack import ParticleStack
@@ -68,6 +69,7 @@ def tilt_pair(untilted: ParticleStack, tilted: ParticleStack, angle: float) -> P
     pair = replace(
         untilted, source=source, optics=_optics(untilted, tilted), particle=untilted.particle.repeat_interleave(2), tilt=tilt,
         poses=None, half=None if untilted.half is None else untilted.half.repeat_interleave(2),
+        pixel=_pixel(untilted, tilted), files=untilted.files + tilted.files,
     )
     if untilted.poses is None:
         return pair
@@ -130,6 +132,14 @@ def _optics(untilted: ParticleStack, tilted: ParticleStack) -> Optics | None:
         return None
     second = untilted.optics if tilted.optics is None else tilted.optics
     return Optics(torch.stack([untilted.optics.parameters, second.parameters], 1).flatten(0, 1))
+
+
+def _pixel(untilted: ParticleStack, tilted: ParticleStack) -> Tensor | None:
+    """Each of the 2N images' own pixel size, None where all have the untilted stack's."""
+    own = [torch.full((len(part),), part.apix, dtype=torch.float64) if part.pixel is None else part.pixel
+           for part in (untilted, tilted)]
+    pixel = torch.stack(own, 1).flatten()
+    return None if bool(((pixel / untilted.apix - 1).abs() < EQUAL).all()) else pixel
 
 
 def _named(stack: ParticleStack) -> str:

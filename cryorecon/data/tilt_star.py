@@ -29,8 +29,9 @@ _CTF_COLUMNS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift"
 
 @dataclass(frozen=True)
 class _Series:
-    """Tilts of one tomogram: table of CTF columns and ``rotation (T, 3, 3)`` float64."""
+    """Tilts of one tomogram: the file that lists them, table of CTF columns and ``rotation (T, 3, 3)`` float64."""
 
+    path: Path
     table: "pd.DataFrame"
     rotation: Tensor
 
@@ -66,6 +67,7 @@ def read_tilt_series(frame: "pd.DataFrame", path: Path, tomograms: str | Path | 
         optics=optics, rotation=(tilt @ (subtomogram @ particle)[row]).float(), shift=origin.float(),
         half=cols.half_sets(images), particle=row, tilt=tilt.float(), row_is_particle=True,
         premultiplied=cols.premultiplied(images, path), white=cols.is_white(images), lacking=lacking,
+        files=(tomograms, *{one.path for one in series.values()}),
     )
 
 
@@ -91,7 +93,7 @@ def _series(name: str, blocks: dict, path: Path) -> _Series:
                              "this project")
         beside = path.parent / Path(named[name]).name
         own = next((p for p in (path.parent / named[name], beside) if p.is_file()), Path(named[name]))
-        blocks = cols.read_blocks(own)
+        path, blocks = own, cols.read_blocks(own)
         name = name if name in blocks else next(iter(blocks))
     table = blocks[name]
     names = ("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ")
@@ -103,7 +105,7 @@ def _series(name: str, blocks: dict, path: Path) -> _Series:
     matrix = torch.from_numpy(np.array(rows)).transpose(0, 1)[:, :, :3]
     if bool((rotations.defect(matrix) > 1e-3).any()):
         raise InputError(f"{path}: expected projection matrices that rotate, found others in tomogram {name}")
-    return _Series(table[[column for column in _CTF_COLUMNS if column in table]], rotations.nearest(matrix))
+    return _Series(path, table[[column for column in _CTF_COLUMNS if column in table]], rotations.nearest(matrix))
 
 
 def _row(text: str, path: Path) -> list[float]:

@@ -41,7 +41,9 @@ class Resolution:
     """Where a curve first falls below a threshold.
 
     frequency: cycles per pixel. pixels, angstrom: its inverse. crossed: False where the curve stays above the threshold
-    up to its end, whose frequency is then given (the true figure is finer). threshold, convention, mask: of what.
+    up to its end, whose frequency is then given (the true figure is finer). resolved: False where the curve is below it
+    from the first shell on, whose frequency is then given: the box, beyond which nothing can be said. threshold,
+    convention, mask: of what.
     """
 
     frequency: float
@@ -51,11 +53,18 @@ class Resolution:
     threshold: float
     convention: Convention
     mask: str
+    resolved: bool = True
+
+    @property
+    def bound(self) -> str:
+        """≤ or ≥ where the figure is a bound, else nothing."""
+        return "≥" if not self.resolved else "" if self.crossed else "≤"
 
     def __str__(self) -> str:
-        bound = "" if self.crossed else "≤ "
+        bound = self.bound + " " * bool(self.bound)
+        how = "first crossing" if self.resolved else "below it from the first shell on, nothing resolved"
         return (f"{bound}{self.angstrom:.2f} Å ({bound}{self.pixels:.2f} px) at FSC {self.threshold:g}, "
-                f"first crossing, {self.convention} shells, mask {self.mask}")
+                f"{how}, {self.convention} shells, mask {self.mask}")
 
 
 @dataclass(frozen=True)
@@ -146,17 +155,22 @@ def auc(curve: FSCCurve) -> float:
 
 
 def resolution(curve: FSCCurve, threshold: float, apix: float) -> Resolution:
-    """The *first* crossing of ``threshold``, by linear interpolation between shells; ``apix`` in Å per pixel."""
+    """The *first* crossing of ``threshold``, by linear interpolation between shells; ``apix`` in Å per pixel.
+
+    Entry 0 is 1 by definition and no measurement: nothing is interpolated from it, so that no figure exceeds the box.
+    """
     below = torch.nonzero(curve.value < threshold).flatten()
-    if len(below) == 0:
-        frequency, crossed = float(curve.frequency[-1]), False
+    i = int(below[0]) if len(below) else len(curve.value)
+    if i <= 1:
+        frequency = float(curve.frequency[1])
+    elif i == len(curve.value):
+        frequency = float(curve.frequency[-1])
     else:
-        i = int(below[0])
         high, low = float(curve.value[i - 1]), float(curve.value[i])
         part = (high - threshold) / (high - low)
         frequency = float(curve.frequency[i - 1] + part * (curve.frequency[i] - curve.frequency[i - 1]))
-        crossed = True
-    return Resolution(frequency, 1 / frequency, apix / frequency, crossed, threshold, curve.convention, curve.mask)
+    return Resolution(frequency, 1 / frequency, apix / frequency, len(below) > 0, threshold, curve.convention, curve.mask,
+                      resolved=i > 1)
 
 
 def per_conformation_auc(maps: Iterable[Tensor], truths: Iterable[Tensor], mask: Tensor | None = None) -> Tensor:

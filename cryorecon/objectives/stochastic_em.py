@@ -26,6 +26,7 @@ from cryorecon.volumes.raster import Raster
 
 FORGET = 0.85
 FLOOR = 0.02  # least share of a shell's power that counts as signal
+TINY = 1e-30  # where no slice came; nothing in the images' units
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,9 @@ class StochasticEM:
         """The map whose shells are filtered by their ratio of signal to noise."""
         lattice = self.lattice
         mean = lattice.shell_mean(self.weight)
-        raw = self.numerator / (self.weight + 1e-2 * mean[lattice.shell] + 1e-6)[:, None]
+        raw = self.numerator / (self.weight + 1e-2 * mean[lattice.shell]).clamp(min=TINY)[:, None]
         power = lattice.shell_mean(raw.square().sum(1))
-        signal = torch.maximum(power - 1 / (mean + 1e-6), FLOOR * power + 1e-8)
+        signal = torch.maximum(power - 1 / mean.clamp(min=TINY), FLOOR * power).clamp(min=TINY)
         values = self.numerator / (self.weight + 1 / signal[lattice.shell])[:, None]
         values = values * (lattice.radius <= limit + 0.5)[:, None]
         return lattice.to_density(torch.view_as_complex(values)[None], lattice.coarse_box())[0] * self.mask

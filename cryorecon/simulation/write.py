@@ -23,6 +23,7 @@ from cryorecon.simulation.render import volume
 
 STACK, STAR, POSES, CTF, TRUTH, MAPS = "particles.mrcs", "particles.star", "poses.pkl", "ctf.pkl", "truth.npz", "maps"
 TILTED_STACK, TILTED_CTF = "particles_tilt.mrcs", "ctf_tilt.pkl"
+OUTPUTS = (STAR, STACK, POSES, CTF, TRUTH, TILTED_STACK, TILTED_CTF)
 MAX_MAPS = 100
 
 
@@ -74,8 +75,8 @@ def _write_metadata(folder: Path, molecule: Molecule, experiment: Experiment, tr
         np.savez(file, state=truth.state.numpy(), rotation=truth.rotation.numpy(), shift=truth.shift.numpy(),
                  coordinate=molecule.coordinate.numpy(), apix=experiment.apix, box=experiment.box)
     stack = ParticleStack(FileSource.open([folder / STACK]), experiment.apix, truth.optics, poses,
-                          particle=torch.arange(len(truth)), half=half_sets(len(truth)))
-    write_star(folder / STAR, stack, STACK, white=True)
+                          particle=torch.arange(len(truth)), half=half_sets(len(truth)), white=True)
+    write_star(folder / STAR, stack, STACK)
 
 
 def _claim(folder: Path, overwrite: bool) -> None:
@@ -88,6 +89,5 @@ def _claim(folder: Path, overwrite: bool) -> None:
 
 def _remove_earlier(folder: Path) -> None:
     """Remove what an earlier simulation wrote: a map or CTF of it must not stay beside the new images."""
-    names = (STAR, STACK, POSES, CTF, TRUTH, TILTED_STACK, TILTED_CTF)
-    for path in [*(folder / name for name in names), *(folder / MAPS).glob("state_*.mrc")]:
+    for path in [*(folder / name for name in OUTPUTS), *(folder / MAPS).glob("state_*.mrc")]:
         path.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from cryorecon.inference.conformation.encoder import Encoder
 from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.model import Model
 from cryorecon.training.fit import stream
+from cryorecon.training.inferred import inferred
 
 
 def fit_encoder(encoder: Encoder, taught: Model, loader: Loader, batch_particles: int, seed: int, passes: int = 10,
@@ -38,10 +39,7 @@ def _targets(taught: Model, loader: Loader) -> tuple[Tensor, Tensor]:
     """Posterior mean and variance of z for every image, ``(N, d)`` each."""
     device, n = taught.grid.device, len(loader.stack)
     mean = variance = torch.zeros(0)
-    for raw in loader.epoch(loader.particles_for(500)):
-        batch = raw.to(device)
-        with torch.no_grad():
-            found = taught.infer(batch)
+    for batch, found in inferred(taught, loader):
         if found.z_cov is None:
             raise TypeError(f"expected a teacher with a covariance, found {type(taught.conformation).__name__}")
         if not len(mean):

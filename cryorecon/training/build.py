@@ -20,9 +20,12 @@ from cryorecon.inference.conformation.posterior import DiscretePrior
 from cryorecon.inference.pose import POSES
 from cryorecon.model import Model
 from cryorecon.training.config import RunConfig
+from cryorecon.volumes import VOLUMES
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.voxel_grid import VoxelGrid
+
+SOFT = 4.0  # px, the edge of a mask that is not given
 
 
 @dataclass
@@ -75,7 +78,7 @@ def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
 
     Raises
     ------
-    InputError: files that can't be used (see :mod:`cryorecon.data`), or a mask of another box.
+    InputError: files that can't be used (see :mod:`cryorecon.data`), a mask of another box, fewer particles than zdim.
     """
     if stack is None:
         stack = load_particles(config.particles, poses=config.pose_init or config.poses, ctf=config.ctf, ind=config.ind,
@@ -87,18 +90,25 @@ def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
             stack = stack.uninverted()
     # rows of tables go by particle: a selection's ids are numbered anew, in their order
     stack = replace(stack, particle=torch.unique(stack.particle, return_inverse=True)[1])
+    if config.zdim > stack.n_particles:
+        raise InputError(f"zdim: expected at most one number for each of the {stack.n_particles} particles, found "
+                         f"{config.zdim}; give a smaller --zdim")
     device = choose_device(config.device)
     grid = Grid(stack.box, stack.apix, device)
-    if config.mask is None:
-        radius = config.mask_radius * stack.box / 2
-        mask = soft_sphere(stack.box, radius - 4, 4, device=device)
-    else:
-        mask = read_mask(config.mask, stack).to(device)
+    mask = (sphere(stack.box, config.mask_radius) if config.mask is None else read_mask(config.mask, stack)).to(device)
     if not float(mask.max()) > 0:
         raise InputError(f"expected a mask that leaves something, found none of it above 0 (--mask {config.mask}, "
                          f"--mask-radius {config.mask_radius})")
     half = half_sets(stack, config.seed)
     return Problem(replace(stack, half=half), grid, half.to(device), mask, device)
+
+
+def sphere(box: int, fraction: float) -> Tensor:
+    """The mask ``(D, D, D)`` where none is given: 0 beyond ``fraction`` of half the box, an edge of four pixels within it;
+    a sphere smaller than that is all edge."""
+    radius = fraction * box / 2
+    edge = min(SOFT, radius)
+    return soft_sphere(box, radius - edge, edge)
 
 
 def read_mask(path: str, stack: ParticleStack) -> Tensor:
@@ -143,8 +153,8 @@ def make_volume(config: RunConfig, grid: Grid, base_limit: float) -> Volume:
         linear = VoxelGrid(grid, config.zdim, base_limit)
         linear.requires_grad_(False)
     if config.volume == "mlp":
-        return FourierMLP(grid, config.zdim, config.width, config.layers, config.encoding, config.features,
-                          config.feature_sigma, linear, config.amp)
+        return VOLUMES["mlp"](grid, config.zdim, config.width, config.layers, config.encoding, config.features,
+                              config.feature_sigma, linear, config.amp)
     if linear is None:
         raise InputError("volume 'voxels': expected road 'lowrank', found 'plain'; leave --road out")
     return linear

@@ -19,10 +19,11 @@ from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.model import Model
 from cryorecon.objectives.em import LinearEM, coarsen, filter_by_shell
 from cryorecon.training.fit import fit, stream
+from cryorecon.training.inferred import inferred
+from cryorecon.training.memory import require_room
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 Report = Callable[[str, dict[str, float]], None]
-POINTS = 1 << 20  # Fourier points predicted at once
 SMALL_BOX = 128
 IMAGES = 500  # in a closed-form batch
 SCHEDULE = ((0.25, 5), (0.4, 4), (0.6, 2), (1.0, 1))  # (fraction of the resolved band, passes)
@@ -89,10 +90,16 @@ class LowRank:
 
 def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim: int, atoms: int, seed: int,
              report: Report) -> LowRank:
-    """Frequency-marched passes of cross-fitted probabilistic PCA with a learned latent prior."""
+    """Frequency-marched passes of cross-fitted probabilistic PCA with a learned latent prior.
+
+    Raises
+    ------
+    InputError: the memory does not hold ``z_dim`` components to the consensus's resolution.
+    """
     grid, pose = start.model.grid, start.model.pose
-    generator = stream(seed, -1)
     top = min(start.resolved, grid.box / 2 - 1)
+    require_room(grid, top, z_dim)
+    generator = stream(seed, -1)
     bands = [max(fraction * top, min(6.0, top)) for fraction, passes in SCHEDULE for _ in range(passes)]
     volume, *two = (VoxelGrid(grid, z_dim, bands[0]) for _ in range(3))
     halves = (two[0], two[1])
@@ -164,14 +171,16 @@ def learn_prior(loader: Loader, model: Model, halves: tuple[VoxelGrid, VoxelGrid
 def image_scales(loader: Loader, model: Model) -> Tensor:
     r"""Contrast of every image ``(N,)`` against the model's one volume: the posterior mean of a factor ``N(1, tau^2)``.
 
+    The least-squares factor of ``y = a c v`` is ``sum Re(conj(d) v) / sum p |v|^2``, with half the inverse of the lower sum
+    as its variance: matched data ``d`` and power ``p`` say all, whether images were multiplied by their CTF before or not.
+
     ``tau`` is what the scatter of the least-squares factors holds beyond their own errors; where that is nothing,
     all are 1.
     """
     factor, variance = torch.ones(len(loader.stack)), torch.ones(len(loader.stack))
-    for raw in loader.epoch(loader.particles_for(max(1, POINTS // model.grid.n))):
-        batch = raw.to(model.grid.device)
+    for batch, found in inferred(model, loader):
         with torch.no_grad():
-            seen = model.predict(model.infer(batch))[:, 0]
+            seen = model.predict(found)[:, 0]
             power = (batch.power * seen.abs().square()).sum(1).clamp(min=1e-12)
             factor[batch.image.cpu()] = ((batch.data.conj() * seen).real.sum(1) / power).cpu()
             variance[batch.image.cpu()] = (0.5 / power).cpu()

@@ -18,6 +18,11 @@ def absolute_paths(table: dict[str, Any]) -> dict[str, Any]:
 
 
 MIN_LIMIT = 3
+CHOICES = {  # the registries' names (a test compares them): this file imports no torch
+    "volume": ("mlp", "voxels"), "conformation": ("fixed", "encoder", "posterior", "table"),
+    "pose": ("given", "refine", "search"), "road": ("lowrank", "plain"), "encoding": ("gaussian", "geometric"),
+    "noise": ("shells", "white"), "bound": ("none", "rigorous", "probabilistic"),
+}
 
 
 @dataclass(frozen=True)
@@ -99,24 +104,21 @@ class RunConfig:
 
     def _check_values(self) -> None:
         """Each field by itself."""
-        choices = {"volume": ("mlp", "voxels"), "conformation": ("fixed", "encoder", "posterior", "table"),
-                   "pose": ("given", "refine", "search"), "road": ("lowrank", "plain"), "noise": ("shells", "white"),
-                   "bound": ("none", "rigorous", "probabilistic")}
-        for name, valid in choices.items():
+        for name, valid in CHOICES.items():
             if getattr(self, name) not in valid:
                 raise InputError(f"{name}: expected one of {', '.join(valid)}, found {getattr(self, name)!r}")
         for name in ("epochs", "zdim", "seed", "atoms", "searches", "polishes", "niter"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
         for name in ("width", "layers", "enc_width", "enc_layers", "batch", "checkpoint", "lr", "mask_radius",
-                     "restarts", "base_healpy", "nkeptposes", "l_start", "search_memory"):
+                     "feature_sigma", "restarts", "base_healpy", "nkeptposes", "l_start", "search_memory"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}")
         if self.limit is not None and not self.limit >= MIN_LIMIT:
             raise InputError(f"limit: expected a band of at least {MIN_LIMIT} Fourier pixels, found {self.limit}")
-        for name in ("t_extent", "t_ngrid"):
+        for name in ("t_extent", "t_ngrid", "features"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}")
+                raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}; leave it out for the default")
         if self.beta is not None and not 0 <= self.beta < float("inf"):
             raise InputError(f"beta: expected 0 or more, found {self.beta}")
         if not 0 < self.points <= 1:

@@ -7,8 +7,11 @@ import torch
 
 from cryorecon.data.stack import ParticleStack
 from cryorecon.training import build
+from cryorecon.training.inferred import inferred
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.training.train import restore
+
+POINTS = 1 << 18  # Fourier points predicted at once: a network holds its width's numbers for each of them
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,12 @@ def image_fits(directory: RunDirectory, epoch: int | None = None, device: str | 
         config = replace(config, device=device)
     problem = build.open_data(config, stack)
     state = restore(config, problem, saved)
-    model = state.model.eval()
     n = len(problem.stack)
     energy, kl, z = torch.zeros(n), torch.zeros(n), torch.zeros(n, config.zdim)
-    with torch.no_grad():
-        for batch in state.loader.epoch(128):
-            image, seen = batch.image, batch.to(problem.device)
-            found = model.infer(seen)
-            weight = found.log_weight.exp()
-            energy[image] = (weight * model.energy(found, seen)).sum(1).cpu() / problem.grid.n
-            kl[image] = (weight * found.kl).sum(1).cpu()
-            z[image] = (weight[..., None] * found.z).sum(1).cpu()
+    for batch, found in inferred(state.model, state.loader, POINTS):
+        image, weight = batch.image.cpu(), found.log_weight.exp()
+        with torch.no_grad():
+            energy[image] = (weight * state.model.energy(found, batch)).sum(1).cpu() / problem.grid.n
+        kl[image] = (weight * found.kl).sum(1).cpu()
+        z[image] = (weight[..., None] * found.z).sum(1).cpu()
     return ImageFits(energy.numpy(), kl.numpy(), z.numpy(), problem.stack.particle.numpy())

@@ -194,6 +194,12 @@ class RunDirectory:
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
 
+    def last_logged(self, name: str) -> float:
+        """The number ``name`` of the last line of ``metrics.jsonl``; 0 where there is none."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return float(json.loads(lines[-1]).get(name, 0)) if lines else 0.0
+
     def drop_after(self, epoch: int) -> None:
         """Forget metrics of passes after ``epoch``: a resumed run makes them anew."""
         path = self.path / "metrics.jsonl"

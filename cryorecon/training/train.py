@@ -30,6 +30,7 @@ from cryorecon.training.ab_initio import find_poses
 from cryorecon.training.amortise import fit_encoder
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, fit, stream
+from cryorecon.training.inferred import latents, remember
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.fourier_mlp import FourierMLP
@@ -58,25 +59,27 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
     goes on; without one the stages begin anew. ``stack``: particles in memory instead of the configuration's files.
     """
     problem = build.open_data(config, stack)
-    report("particles", {"images": len(problem.stack), "particles": problem.stack.n_particles, "box": problem.stack.box,
-                         "apix": problem.stack.apix})
+    stack = problem.stack
+    report("particles", {"images": len(stack), "particles": stack.n_particles, "box": stack.box, "apix": stack.apix,
+                         "given_poses": 0 if build.searches_poses(config, stack) else len(stack)})
     if resume and directory.epochs():
         state = restore(config, problem, directory.load())
         directory.drop_after(state.epoch)
+        if config.epochs > state.epoch:
+            settle(config, state)
     else:
         with closed_form.one_thread(problem.grid):
             problem = with_found_poses(config, problem, directory, report)
             state = begin(config, problem, directory, report)
+        settle(config, state)
         save(config, directory, state, {})
     optimisers = build.optimisers(state.model, config.lr)
-    if config.epochs > state.epoch and config.pose == "given" and isinstance(state.model.conformation, Posterior):
-        remember(state.model, state.model.conformation, state.loader)
     if resume and state.epoch:
         saved = directory.load()["optimisers"]
         for optimiser, values in zip(optimisers["model"], saved, strict=True):
             optimiser.load_state_dict(values)
     limit = config.limit or problem.grid.box / 2
-    clock = time.process_time()
+    clock = time.process_time() - (directory.last_logged("cpu_seconds") if resume else 0)
     generator = torch.Generator()
     objective = Likelihood(PointSampler(problem.grid, limit, config.points), generator, "expected", config.kl_weight)
     epochs = range(state.epoch + 1, config.epochs + 1) if optimisers["model"] else range(0)
@@ -91,6 +94,13 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
         if epoch % config.checkpoint == 0 or epoch == config.epochs:
             save(config, directory, state, optimisers)
     finish(config, directory, state)
+
+
+def settle(config: RunConfig, state: State) -> None:
+    """Let a posterior that can't change any more answer from memory."""
+    conformation = state.model.conformation
+    if config.pose != "refine" and isinstance(conformation, Posterior):
+        remember(state.model, conformation, state.loader)
 
 
 def anneal(optimisers: dict[str, list[torch.optim.Optimizer]], config: RunConfig, epoch: int) -> None:
@@ -134,7 +144,7 @@ def first_map(config: RunConfig, problem: build.Problem, report: closed_form.Rep
     loader = problem.loader(noise, config.window)
     report("noise", {"sigma": float(noise.mean()) ** 0.5})
     found = closed_form.consensus(loader, grid, pose, half, problem.mask, config.symmetry, config.limit)
-    scale = closed_form.image_scales(loader, found.model) if not problem.stack.premultiplied else torch.ones(len(half))
+    scale = closed_form.image_scales(loader, found.model)
     if bool((scale != 1).any()):
         loader.set_scale(scale)
         found = closed_form.consensus(loader, grid, pose, half, problem.mask, config.symmetry, config.limit)
@@ -193,30 +203,6 @@ def _start_conformation(config: RunConfig, problem: build.Problem, state: State,
             conformation.z.weight.copy_(torch.from_numpy(latents(taught, state.loader)))
     elif isinstance(conformation, Encoder):
         fit_encoder(conformation, taught, state.loader, config.batch, config.seed)
-
-
-def remember(model: Model, posterior: Posterior, loader: Loader) -> None:
-    """Infer every image once: under fixed poses and a fixed linear volume the posterior never changes."""
-    n, device = len(loader.stack), model.grid.device
-    z, kl = torch.zeros(n, posterior.volume.z_dim, device=device), torch.zeros(n, device=device)
-    for raw in loader.epoch(loader.particles_for(256)):
-        batch = raw.to(device)
-        with torch.no_grad():
-            found = model.infer(batch)
-        z[batch.image], kl[batch.image] = found.z[:, 0], found.kl[:, 0]
-    posterior.remember(z, kl)
-
-
-def latents(model: Model, loader: Loader) -> np.ndarray:
-    """z of every particle, ``(particles, d)``, in the order of particle ids."""
-    model.eval()
-    rows: list[Tensor] = []
-    with torch.no_grad():
-        for raw in loader.epoch(loader.particles_for(256)):
-            batch = raw.to(model.grid.device)
-            found = model.infer(batch)
-            rows.append((found.log_weight.exp()[..., None] * found.z).sum(1)[batch.particle_starts()].cpu())
-    return torch.cat(rows).numpy()
 
 
 def save(config: RunConfig, directory: RunDirectory, state: State, optimisers: dict) -> None:

@@ -93,14 +93,41 @@ def test_unknown_pixel_size_warns_and_reports_pixels(pair, capsys) -> None:
     assert "1.5 Å/px" in capsys.readouterr().out
 
 
+def test_nothing_resolved_is_said_and_no_figure_exceeds_the_box(pair, capsys) -> None:
+    folder, a, _ = pair
+    write_volume(folder / "c.mrc", -a.numpy(), 2.0)
+    assert main(["eval_fsc", str(folder / "a.mrc"), str(folder / "c.mrc"), "-o", str(folder)]) == 0
+    assert "≥60.00" in capsys.readouterr().out
+    for found in json.loads((folder / "fsc.json").read_text())["resolution"]:
+        assert not found["resolved"]
+        assert found["angstrom"] == pytest.approx(60)
+
+
+def test_the_aligned_map_does_not_replace_its_input(pair, capsys) -> None:
+    folder = pair[0]
+    (folder / "a.mrc").rename(folder / "aligned.mrc")
+    before = (folder / "aligned.mrc").read_bytes()
+    assert main(["eval_fsc", str(folder / "aligned.mrc"), str(folder / "b.mrc"), "--align", "-o", str(folder)]) == 2
+    assert "isn't the input" in capsys.readouterr().err
+    assert (folder / "aligned.mrc").read_bytes() == before
+
+
 @pytest.mark.parametrize(("arguments", "says"), [
     (["a.mrc", "absent.mrc"], "absent.mrc"),
     (["a.mrc", "flat.mrc"], "cubic"),
     (["a.mrc", "b.mrc", "--apix", "0"], "above 0"),
+    (["a.mrc", "zero.mrc"], "zero.mrc: expected a map, found 0 in every voxel"),
+    (["ones.mrc", "b.mrc"], "ones.mrc: expected a map, found 1 in every voxel"),
+    (["a.mrc", "b.mrc", "--mask", "zero.mrc"], "zero.mrc: expected a mask that leaves something"),
+    (["a.mrc", "corner.mrc", "--mask", "middle.mrc"], "corner.mrc: expected a map that shows something where the mask"),
 ])
 def test_bad_input_is_one_line(pair, capsys, arguments, says) -> None:
     folder = pair[0]
     write_volume(folder / "flat.mrc", np.zeros((4, 8, 8), np.float32), 1.0)
+    corner, middle = np.zeros((2, 30, 30, 30), np.float32)
+    corner[:4, :4, :4], middle[10:20, 10:20, 10:20] = 1, 1
+    for name, values in (("zero", 0 * corner), ("ones", 1 + 0 * corner), ("corner", corner), ("middle", middle)):
+        write_volume(folder / f"{name}.mrc", values, 2.0)
     assert main(["eval_fsc", *(str(folder / each) if each.endswith("mrc") else each for each in arguments)]) == 2
     error = capsys.readouterr().err
     assert says in error

@@ -203,7 +203,7 @@ def test_preprocess_makes_a_folder_that_loads_alone(data, capsys):
     assert stack.poses is not None
     assert stack.optics is not None
     assert run("inspect", data / "ready") == 0
-    assert "prepared by cryorecon" in capsys.readouterr().out
+    assert "marked by cryorecon as white protein" in capsys.readouterr().out
 
 
 def test_preprocess_from_pickles_by_the_rule_of_training(data):
@@ -216,6 +216,84 @@ def test_preprocess_from_pickles_by_the_rule_of_training(data):
         assert run("preprocess", data / "images.mrcs", *ctf, "--normalise", "none", "-o", data / "o") == 0
         raw = load_particles(data / "images.mrcs", invert=False).images()
         torch.testing.assert_close(load_particles(data / "o").images(), sign * raw)
+
+
+def over_the_input(data, what):
+    """A command line whose output is one of its inputs, and that input."""
+    images, star = data / "images.mrcs", data / "p.star"
+    link = data / "link.mrcs"
+    link.symlink_to(images)
+    return {
+        "downsample": (["downsample", images, "-D", "8", "-o", images], images),
+        "downsample of a star": (["downsample", star, "-D", "8", "-o", images], images),
+        "downsample by a link": (["downsample", star, "-D", "8", "-o", link], images),
+        "downsample of a map": (["downsample", data / "v.mrc", "--is-vol", "-D", "8", "-o", data / "v.mrc"], data / "v.mrc"),
+        "downsample's list": (["downsample", data / "l.txt", "-D", "8", "--chunk", "4", "-o", data / "l.mrcs"], data / "l.txt"),
+        "downsample's piece": (["downsample", data / "x.0.mrcs", "-D", "8", "--chunk", "4", "-o", data / "x.mrcs"],
+                               data / "x.0.mrcs"),
+        "filter": (["filter", images, "--ind", data / "ind.npy", "-o", images], images),
+        "filter of a star": (["filter", star, "--ind", data / "ind.npy", "-o", data / "." / "p.star"], star),
+        "filter's rows": (["filter", data / "p.npy", "--ind", data / "ind.npy", "-o", data / "ind.npy"], data / "ind.npy"),
+        "write_star": (["write_star", star, "-o", star], star),
+        "write_star's stack": (["write_star", images, "--poses", data / "poses.pkl", "-o", images], images),
+        "write_star's poses": (["write_star", images, "--poses", star, "-o", star], star),
+        "write_star's images": (["write_star", data / "n.star", "-o", data / "images.star"], data / "images.star"),
+        "write_star of a folder": (["write_star", data / "ready", "-o", data / "ready/particles.star"],
+                                   data / "ready/particles.star"),
+        "parse_pose_star": (["parse_pose_star", data / "star.pkl", "-o", data / "star.pkl"], data / "star.pkl"),
+        "parse_ctf_star": (["parse_ctf_star", data / "star.pkl", "-o", data / "star.pkl"], data / "star.pkl"),
+        "parse_pose_csparc": (["parse_pose_csparc", data / "cs.npy", "-D", "16", "-o", data / "cs.npy"], data / "cs.npy"),
+        "parse_ctf_csparc": (["parse_ctf_csparc", data / "cs.npy", "-D", "16", "-o", data / "cs.npy"], data / "cs.npy"),
+        "preprocess": (["preprocess", star, "-o", star], star),
+        "simulate": (["simulate", "--ctf-table", data / "truth.npz", "-o", data, "--overwrite"], data / "truth.npz"),
+    }[what]
+
+
+@pytest.mark.parametrize("what", [
+    "downsample", "downsample of a star", "downsample by a link", "downsample of a map", "downsample's list",
+    "downsample's piece", "filter", "filter of a star", "filter's rows", "write_star", "write_star's stack",
+    "write_star's poses", "write_star's images", "write_star of a folder", "parse_pose_star", "parse_ctf_star",
+    "parse_pose_csparc", "parse_ctf_csparc", "preprocess", "simulate",
+])
+def test_no_command_replaces_its_own_input(data, capsys, what):
+    star = make_star(data)
+    write_volume(data / "v.mrc", np.random.default_rng(0).normal(size=(16, 16, 16)), 1.5)
+    (data / "l.txt").write_text("images.mrcs\n")
+    for copy in ("x.0.mrcs", "images.star"):  # the latter a stack of a misleading name, which n.star names
+        (data / copy).write_bytes((data / "images.mrcs").read_bytes())
+    (data / "n.star").write_text(star.read_text().replace("images.mrcs", "images.star"))
+    (data / "star.pkl").write_text(star.read_text())
+    np.save(data / "p.npy", np.zeros((6, 11)))
+    np.savez(data / "truth.npz", table=np.ones((2, 9)))
+    fields = [("alignments3D/pose", "f4", 3), ("alignments3D/shift", "f4", 2), ("blob/psize_A", "f4"), ("ctf/df1_A", "f4"),
+              ("ctf/df2_A", "f4"), ("ctf/df_angle_rad", "f4"), ("ctf/accel_kv", "f4"), ("ctf/cs_mm", "f4"),
+              ("ctf/amp_contrast", "f4")]
+    np.save(data / "cs.npy", np.ones(3, fields))
+    if what == "write_star of a folder":
+        assert run("preprocess", star, "-o", data / "ready") == 0
+    argv, kept = over_the_input(data, what)
+    before, names = kept.read_bytes(), sorted(data.iterdir())
+    capsys.readouterr()
+    assert run(*argv) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert ("isn't the input" in error) or (what == "write_star's stack" and "ends in .star" in error)
+    assert kept.read_bytes() == before
+    assert sorted(data.iterdir()) == names
+
+
+def test_write_star_wants_a_star(data, capsys):
+    for out in ("p.mrcs", "p", "p.star.gz"):
+        assert run("write_star", data / "images.mrcs", "-o", data / out) == 2
+        assert "ends in .star" in capsys.readouterr().err
+        assert not (data / out).exists()
+
+
+def test_filter_refuses_rows_that_repeat(data, capsys):
+    np.save(data / "ind.npy", np.array([1, 1, 2, 2]))
+    assert run("filter", data / "images.mrcs", "--ind", data / "ind.npy", "-o", data / "x.mrcs") == 2
+    assert "each index once, found 2 of 4 repeated" in capsys.readouterr().err
+    assert not (data / "x.mrcs").exists()
 
 
 @pytest.mark.parametrize(

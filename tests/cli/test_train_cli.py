@@ -20,7 +20,7 @@ from cryorecon.imaging.masks import window
 from cryorecon.simulation.experiment import Experiment, ctf_table, simulate_stack
 from cryorecon.simulation.motion import flexible
 from cryorecon.simulation.write import write_simulation
-from cryorecon.training import run_directory
+from cryorecon.training import memory, run_directory
 from cryorecon.training import train as training
 from cryorecon.training.config import RunConfig
 
@@ -123,9 +123,15 @@ def test_other_cells_of_the_grid_run(known, tmp_path, more):
 def test_resume_after_the_end_trains_on(known, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["train_vae", *known, "--zdim", "1", "-n", "1", "-o", str(out), *TINY]) == 0
+    metrics = out / "metrics.jsonl"
+    first = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps(first | {"cpu_seconds": 1000.0}) + "\n")
     assert main(["train_vae", known[0], "-n", "2", "-o", str(out), "--load", "latest"]) == 0
     assert "resumed after epoch 1" in capsys.readouterr().err
-    assert [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert first["cpu_seconds"] < 100
+    assert 1000 < lines[1]["cpu_seconds"] < 1100, "the time of a resumed run goes on"
     assert yaml.safe_load((out / "config.yaml").read_text())["run"]["epochs"] == 2
     assert (out / "z.2.npy").is_file()
 
@@ -181,6 +187,36 @@ def test_missing_file(tmp_path, capsys):
 def test_zdim_0_is_for_train_nn(known, tmp_path, capsys):
     assert "train_nn" in error_of(capsys, "train_vae", *known, "--zdim", 0, "-o", tmp_path / "out")
     assert nothing_left(tmp_path / "out")
+
+
+def test_zdim_beyond_the_number_of_particles(known, tmp_path, capsys):
+    said = error_of(capsys, "train_vae", *known, "--zdim", 41, "-o", tmp_path / "out")
+    assert said.startswith("zdim: expected at most one number for each of the 40 particles, found 41")
+    assert nothing_left(tmp_path / "out")
+
+
+def test_zdim_that_no_memory_holds(known, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda device: 1 << 24)
+    said = error_of(capsys, "train_vae", *known, "--zdim", 30, "-o", tmp_path / "out", *TINY)
+    assert "zdim: expected Gram matrices that fit into the 0.0168 GB of memory" in said
+    assert "give --zdim" in said
+    assert nothing_left(tmp_path / "out")
+
+
+@pytest.mark.parametrize("letter", ["a", "d"])
+def test_schedules_of_beta_are_refused(known, tmp_path, capsys, letter):
+    """cryoDRGN names four by letters."""
+    said = error_of(capsys, "train_vae", *known, "--zdim", 2, "--beta", letter, "-o", tmp_path / "out")
+    assert f"argument --beta: expected a number, found '{letter}'; schedules of beta" in said
+    assert nothing_left(tmp_path / "out")
+
+
+def test_a_sphere_of_a_few_voxels_is_a_mask(known, tmp_path):
+    """Smaller than its soft edge."""
+    assert main(["backproject", *known, "--mask-radius", "0.2", "--device", "cpu", "-o", str(tmp_path / "out")]) == 0
+    found = read_volume(tmp_path / "out" / "backproject.mrc")[0]
+    inner = found[8:13, 8:13, 8:13]
+    assert np.square(inner).sum() > 0.9 * np.square(found).sum() > 0
 
 
 def test_zdim_absent(known, tmp_path, capsys):
@@ -240,7 +276,10 @@ def test_mask_of_another_box(known, tmp_path, capsys):
 @pytest.mark.parametrize(("more", "says"), [
     (["--symmetry", "T"], "symmetry: expected C<n> or D<n>"), (["--points", "0"], "points: expected a fraction"),
     (["--lr", "-1"], "lr: expected more than 0"), (["-n", "-1"], "epochs: expected 0 or more"),
-    (["-b", "0"], "batch: expected more than 0"), (["--device", "cuda:9"], "cuda:9"), (["--ind", "absent.pkl"], "absent.pkl"),
+    (["-b", "0"], "--batch-size: expected more than 0"), (["--pe-dim", "0"], "--pe-dim: expected more than 0, found 0"),
+    (["--feat-sigma", "-1"], "--feat-sigma: expected more than 0, found -1"), (["--mask-radius", "0"], "--mask-radius: expec"),
+    (["--search-poses", "--refine-poses"], "not allowed with argument"), (["--device", "cuda:9"], "cuda:9"),
+    (["--ind", "absent.pkl"], "absent.pkl"),
 ])
 def test_numbers_and_names_that_make_no_run(known, tmp_path, capsys, more, says):
     if more[0] == "--device" and torch.cuda.is_available():

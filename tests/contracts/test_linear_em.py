@@ -1,12 +1,21 @@
 """Closed-form steps find what was planted."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
+from cryorecon.data.loader import Loader
+from cryorecon.data.source import ArraySource
+from cryorecon.imaging.ctf import ctf
 from cryorecon.imaging.masks import soft_sphere
+from cryorecon.inference.conformation.fixed import Fixed
 from cryorecon.inference.pose.given import Given
 from cryorecon.metrics.fsc import fsc_curve
-from cryorecon.training.closed_form import consensus, low_rank
+from cryorecon.model import Model
+from cryorecon.training.closed_form import consensus, image_scales, low_rank
+from cryorecon.volumes.voxel_grid import VoxelGrid
 
 
 def run_consensus(problem, symmetry="C1"):
@@ -44,8 +53,7 @@ def test_low_rank_recovers_a_planted_motion(planted):
     found = low_rank(loader, half, mask, start, 2, 30, 0, lambda *line: heard.append(line))
     assert heard
     from cryorecon.inference.conformation.posterior import Posterior
-    from cryorecon.model import Model
-    from cryorecon.training.train import latents
+    from cryorecon.training.inferred import latents
 
     conformation = Posterior(found.volume, problem.grid, found.volume.lattice.limit, found.prior, found.variance)
     z = latents(Model(problem.grid, found.volume, pose, conformation), loader)
@@ -54,3 +62,18 @@ def test_low_rank_recovers_a_planted_motion(planted):
     ends = found.volume.density(torch.tensor([[float(z[:, 0].min()), 0.0], [float(z[:, 0].max()), 0.0]]))
     assert fsc_curve((ends[1] - ends[0]).detach(), problem.maps[1] * mask).value[1:4].abs().min() > 0.8
     assert z[:, 0].var() > 4 * z[:, 1].var(), "the second axis has nothing to find"
+
+
+def test_contrast_is_found_whether_images_were_multiplied_by_their_ctf_or_not(planted):
+    """The same images twice, once premultiplied: planted factors come back, and are the same numbers."""
+    problem = planted(80, sigma=0.3)
+    grid, stack = problem.grid, problem.stack
+    truth = torch.empty(80).uniform_(0.5, 1.6, generator=torch.Generator().manual_seed(3))
+    images = stack.images() * truth[:, None, None]
+    multiplied = grid.images(grid.spectra(images) * ctf(stack.optics, grid.frequency))
+    plain = replace(stack, source=ArraySource(images.numpy()))
+    premultiplied = replace(stack, source=ArraySource(multiplied.numpy().astype(np.float32)), premultiplied=True)
+    model = Model(grid, VoxelGrid.from_density(problem.maps[:1], grid), Given(stack.poses.rotation, stack.poses.shift), Fixed())
+    ours, theirs = (image_scales(Loader(each, grid, problem.noise, windowed=False), model) for each in (plain, premultiplied))
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours, truth / truth.median(), rtol=0.15, atol=0)

@@ -7,6 +7,7 @@ import torch
 
 from cryorecon.geometry import rotations
 from cryorecon.geometry.grid import Grid
+from cryorecon.volumes import VOLUMES
 from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
@@ -34,6 +35,10 @@ def make(name: str, smooth_maps):
 @pytest.fixture(params=Z_DIM)
 def named(request, smooth_maps):
     return request.param, make(request.param, smooth_maps)
+
+
+def test_every_volume_of_the_registry_is_held_to_this(smooth_maps):
+    assert {type(make(name, smooth_maps)) for name in Z_DIM} == set(VOLUMES.values()), "a newcomer: say how it is built"
 
 
 def conformations(volume, b, k=1, seed=0):

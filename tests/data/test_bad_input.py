@@ -3,6 +3,7 @@
 import gzip
 import pickle
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from cryorecon.data.load import load_particles
 from cryorecon.data.mrc import StackWriter, read_header, read_volume, write_stack, write_volume
 from cryorecon.data.poses import Poses
 from cryorecon.data.preprocess import Preparation, prepare
+from cryorecon.data.source import ArraySource
+from cryorecon.data.star_write import write_star
 from cryorecon.errors import InputError
 
 
@@ -183,15 +186,26 @@ def test_pixel_size_that_disagrees_with_the_ctf_file(make_data):
     data = make_data(3, apix=2.5)
     write_ctf(data.ctf, data.stack.optics, 16, 1.25)
     complains("found 2.5 in the header", load_particles, data.mrcs, ctf=data.ctf)
-    write_ctf(data.ctf, data.stack.optics, 32, 2.5)  # the box of another extraction
-    complains("expected 5 Å/px as in the CTF or star, found 2.5", load_particles, data.mrcs, ctf=data.ctf)
-    complains("found 2.5 in the star or cs file", load_particles, data.star, ctf=data.ctf)
 
 
-def test_pixel_sizes_that_vary_among_images(make_data):
+def test_a_ctf_file_of_another_box_is_named_with_both_boxes(make_data):
+    data = make_data(3, box=16, apix=2.5)
+    write_ctf(data.ctf, data.stack.optics, 32, 2.5)
+    named = r"ctf.pkl: expected a CTF for images of 16 px .* found one for 32 px of 2.5 Å, .* 5 Å/px at 16 px, and 2.5 in "
+    again = ".*parse_ctf_star.* -D 16 --Apix 2.5"
+    complains(f"{named}the header; give --apix 5 if the header is wrong, else{again}", load_particles, data.mrcs, ctf=data.ctf)
+    complains(f"{named}the star or cs file; write{again}", load_particles, data.star, ctf=data.ctf)
+    assert load_particles(data.mrcs, ctf=data.ctf, apix=5.0).apix == 5.0
+    write_star(data.folder / "big.star", replace(data.stack, source=ArraySource(np.zeros((3, 32, 32)))), "big.mrcs")
+    complains("found one for 32 px", load_particles, data.mrcs, ctf=data.folder / "big.star")
+
+
+def test_pixel_sizes_that_vary_too_much_among_images(make_data):
     data = make_data(4)
-    write_ctf(data.ctf, data.stack.optics, 16, torch.tensor([2.5, 2.6, 2.5, 2.5]))
-    complains("found 2.5 to 2.6 Å/px among the images; .*preprocess", load_particles, data.mrcs, ctf=data.ctf)
+    write_ctf(data.ctf, data.stack.optics, 16, torch.tensor([2.5, 2.65, 2.5, 2.5]))
+    complains(r"within 5% of each other, found 2.5 to 2.65 Å/px among the images; take one group at a time by --ind",
+              load_particles, data.mrcs, ctf=data.ctf)
+    assert load_particles(data.mrcs, ctf=data.ctf, ind=np.array([0, 2, 3])).apix == 2.5  # as the advice says
 
 
 @pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN"), (np.inf, "NaN or infinite"), (3.0, "constant")])
@@ -308,6 +322,15 @@ def test_index_out_of_range(make_data, tmp_path, values):
     complains("indices from 0 to 4", load_particles, data.star, ind=np.array(values))
 
 
+@pytest.mark.parametrize("kind", ["file", "array"])
+def test_indices_that_repeat(make_data, tmp_path, kind):
+    data = make_data(5)
+    ind = np.array([1, 1, 2, 2])
+    np.save(tmp_path / "i.npy", ind)
+    complains("expected each index once, found 2 of 4 repeated, the first 1; remove them", load_particles, data.star,
+              ind=ind if kind == "array" else tmp_path / "i.npy")
+
+
 def test_indices_that_are_none(tmp_path):
     for text, match in (("a b\n", "whole numbers"), ("1.5\n", "whole numbers"), ("1 2\n3 4\n", "whole numbers")):
         (tmp_path / "i.txt").write_text(text)
@@ -369,6 +392,10 @@ def test_output_over_the_input(make_data):
     before = data.mrcs.read_bytes()
     complains("isn't the input", prepare, data.stack, data.folder / "images.star", Preparation())
     assert data.mrcs.read_bytes() == before
+    other = data.folder / "p.star"  # the star alone would be replaced
+    data.star.rename(other)
+    complains("p.star: .* isn't the input", prepare, load_particles(other), other, Preparation())
+    assert not (data.folder / "p.mrcs").exists()
 
 
 def test_output_folder_that_is_a_file(make_data, tmp_path):

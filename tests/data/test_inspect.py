@@ -1,6 +1,7 @@
 """`inspect` says what a file is and names what looks wrong."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from cryorecon.data.inspect import inspect
 from cryorecon.data.mrc import write_stack, write_volume
 from cryorecon.data.poses import Poses
 from cryorecon.data.preprocess import Preparation, prepare
+from cryorecon.data.star_write import write_star
 from cryorecon.errors import InputError
 
 
@@ -35,6 +37,37 @@ def test_a_good_star_is_told_in_a_screen(make_data):
         assert part in text
     assert len(text.splitlines()) < 24
     assert max(map(len, text.splitlines()[1:])) < 160
+
+
+def test_a_star_of_image_names_alone_lacks_poses_ctf_and_pixel_size(make_data):
+    data = make_data(3)
+    rows = "".join(f"{i + 1}@images.mrcs\n" for i in range(3))
+    (data.folder / "bare.star").write_text(f"data_\n\nloop_\n_rlnImageName #1\n{rows}")
+    write_stack(data.mrcs, data.images, 1.0)  # what programs write that don't know
+    report = inspect(data.folder / "bare.star")
+    assert not report.problems, "images without poses can be used"
+    text = str(report)
+    for part in ("not in it:", "- poses: train_nn and train_vae find them", "- CTF: give it by --ctf", "- pixel size: 1 Å/px"):
+        assert part in text
+    assert "not in it" not in str(inspect(data.star))
+    write_stack(data.mrcs, data.images, 0.0)
+    assert "no pixel size anywhere" in str(inspect(data.folder / "bare.star"))
+
+
+def test_pixel_sizes_that_vary_are_told_with_the_maps(make_data):
+    data = make_data(3)
+    for last, part in ((2.6, "2.5 to 2.6 Å/px, a map has their mean, 2.533"), (2.7, "2.5 to 2.7 Å/px, too much for one map")):
+        data.star.unlink()
+        write_star(data.star, replace(data.stack, pixel=torch.tensor([2.5, 2.5, last], dtype=torch.float64)))
+        assert inspect(data.star).problems == [f"pixel sizes vary: {part}"]  # the header, 2.5, is in their range
+
+
+def test_a_simulation_is_not_called_prepared(make_data):
+    data = make_data(3)
+    write_star(data.star, replace(data.stack, white=True))
+    text = str(inspect(data.star))
+    assert "prepared" not in text
+    assert "marked by cryorecon as white protein" in text
 
 
 def test_defects_of_images_are_named(make_data):
@@ -86,7 +119,7 @@ def test_maps(tmp_path):
 def test_prepared_folders_and_samples(make_data, tmp_path, monkeypatch):
     data = make_data(30, box=16)
     prepare(data.stack, tmp_path / "out", Preparation())
-    assert "prepared by cryorecon" in str(inspect(tmp_path / "out"))
+    assert "marked by cryorecon as white protein" in str(inspect(tmp_path / "out"))
     monkeypatch.setattr("cryorecon.data.inspect.READ_BYTES", 10 * 16 * 16 * 4)
     assert "(10 images)" in str(inspect(data.star))
     assert "(all images)" in str(inspect(data.star, everything=True))

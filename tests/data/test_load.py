@@ -120,12 +120,6 @@ def test_shifts_in_pixels_use_the_pixel_size_found(make_data):
     assert load_particles(data.folder / "p.star", apix=3.0).poses.shift.tolist() == [[6.0, 12.0]]
 
 
-def test_pixel_sizes_that_vary_within_a_percent_are_one(make_data):
-    data = make_data(4)
-    write_ctf(data.ctf, data.stack.optics, 16, torch.tensor([2.5, 2.51, 2.5, 2.5]))
-    assert load_particles(data.mrcs, ctf=data.ctf).apix == pytest.approx(2.5)
-
-
 def test_simulated_stacks_in_memory_load_nothing(make_data):
     data = make_data(3)
     stack = data.stack.from_images(data.images, 2.0)

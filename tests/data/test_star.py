@@ -1,6 +1,7 @@
 """Star files of every age, read and written."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def test_our_mark_of_white_protein_keeps_images_from_being_inverted(make_data):
     data = make_data(3)
     bare = data.stack.__class__(data.stack.source, 2.5, None, None, torch.arange(3))
     for white, sign in ((False, -1), (True, 1)):
-        write_star(data.star, bare, white=white)
+        write_star(data.star, replace(bare, white=white))
         assert load_particles(data.star).sign == sign
     assert load_particles(data.star, invert=True).sign == -1
 

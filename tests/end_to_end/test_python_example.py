@@ -8,6 +8,7 @@ import pytest
 
 import cryorecon
 from cryorecon import api
+from cryorecon.cli.main import COMMANDS
 from cryorecon.data.mrc import read_volume
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods" / "python.md"
@@ -53,6 +54,12 @@ def test_every_call_of_the_table_exists():
             import_module(dotted)
         except ModuleNotFoundError:
             assert hasattr(import_module(".".join(parts[:-1])), parts[-1]), dotted
+
+
+def test_every_command_is_in_the_table():
+    rows = [line.split("|")[1] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert set(COMMANDS) <= listed
 
 
 def test_readme_shows_the_same_example():

@@ -88,6 +88,26 @@ def test_resolution_is_the_first_crossing() -> None:
     assert "≤" in str(never)
 
 
+@pytest.mark.parametrize("box", [16, 33])
+def test_a_curve_below_the_threshold_from_the_first_shell_on_resolves_nothing(box: int) -> None:
+    """Entry 0 is 1 by definition: a crossing between it and the first shell would lie beyond the box."""
+    frequency = torch.arange(box // 2 + 1, dtype=torch.float64) / box
+    values = torch.full((box // 2 + 1,), 0.2).double()
+    values[0] = 1
+    curve = FSCCurve(frequency, values, "rounded", "none")
+    found = resolution(curve, 0.5, 2.0)
+    assert not found.resolved
+    assert found.pixels == pytest.approx(box)
+    assert found.angstrom == pytest.approx(2 * box)
+    assert str(found).startswith(f"≥ {2 * box:.2f} Å")
+    assert "nothing resolved" in str(found)
+    assert resolution(curve, 0.143, 2.0).resolved
+    curve.value[1] = 0.5
+    just = resolution(curve, 0.5, 2.0)
+    assert just.resolved
+    assert just.pixels <= box + 1e-9
+
+
 def test_clipping_and_empty_shells() -> None:
     curve = fsc_curve(noise(8, 16), -noise(8, 16))
     assert abs(float(curve.value[4]) + 1) < 1e-6

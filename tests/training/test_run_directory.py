@@ -7,8 +7,13 @@ import pytest
 import torch
 
 from cryorecon.errors import InputError
-from cryorecon.training.config import RunConfig, absolute_paths
+from cryorecon.inference.conformation import CONFORMATIONS
+from cryorecon.inference.pose import POSES
+from cryorecon.inference.pose.search import BOUNDS
+from cryorecon.training.config import CHOICES, RunConfig, absolute_paths
 from cryorecon.training.run_directory import RunDirectory, write_atomically
+from cryorecon.volumes import VOLUMES
+from cryorecon.volumes.fourier_mlp import ENCODINGS
 
 CONFIG = RunConfig("/data/p.star", zdim=2, epochs=4, lr=1e-5, beta=None, features=7)
 
@@ -46,6 +51,21 @@ def test_a_configuration_that_is_none(run, text, says):
 def test_parts_that_do_not_fit(fields, says):
     with pytest.raises(InputError, match=says):
         RunConfig(**{"particles": "p", "zdim": 1} | fields)
+
+
+@pytest.mark.parametrize("fields", [{"features": 0}, {"feature_sigma": 0.0}, {"feature_sigma": -1.0},
+                                    {"feature_sigma": float("nan")}, {"encoding": "rotary"}])
+def test_numbers_of_the_encoding_are_checked(fields):
+    with pytest.raises(InputError, match=f"^{next(iter(fields))}: expected"):
+        RunConfig("p", zdim=1, **fields)
+
+
+def test_the_choices_are_the_registries_names():
+    assert CHOICES["volume"] == tuple(VOLUMES)
+    assert CHOICES["conformation"] == tuple(CONFORMATIONS)
+    assert set(CHOICES["pose"]) == {*POSES, "search"}, "a search is a stage before the others"
+    assert CHOICES["encoding"] == ENCODINGS
+    assert CHOICES["bound"] == BOUNDS
 
 
 def test_beta_counts_as_cryodrgn_counts_it():
@@ -115,6 +135,14 @@ def test_metrics_after_the_checkpoint_are_forgotten(run):
         file.write('{"epoch": 1, "en')  # a kill cut it short
     run.drop_after(2)
     assert (run.path / "metrics.jsonl").read_text() == '{"epoch": 1, "energy": 1.0}\n{"epoch": 2, "energy": 1.0}\n'
+
+
+def test_the_last_number_logged(run):
+    assert run.last_logged("cpu_seconds") == 0
+    for seconds in (1.5, 2.5):
+        run.log({"epoch": 1, "cpu_seconds": seconds})
+    assert run.last_logged("cpu_seconds") == 2.5
+    assert run.last_logged("another") == 0
 
 
 class TestBegun:

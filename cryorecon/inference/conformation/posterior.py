@@ -112,6 +112,11 @@ class Posterior(nn.Module):
         long as poses and the linear volume stay as they are."""
         self._known = z, kl
 
+    @property
+    def known(self) -> tuple[Tensor, Tensor] | None:
+        """What it was told to remember."""
+        return self._known
+
     def particle_moments(self, hypotheses: Hypotheses, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``G (n, d, d)`` and ``v (n, d)`` of every particle, each image's row ``(B,)`` and images per particle
         ``(n,)``."""

@@ -1,4 +1,4 @@
-r"""Energies of many poses at once: ``sum_k (p |s|^2 - 2 Re(conj(y_1 e^{2 pi i k.t}) s))`` in nats, without each image's
+r"""Energies of many poses at once: ``sum_k (p |s|^2 - 2 Re(conj(d e^{-2 pi i k.t}) s))`` in nats, without each image's
 own constant (``Batch.norm``).
 
 The shift acts on the data, so that a slice serves all shifts. What all images share is one matrix product; what belongs

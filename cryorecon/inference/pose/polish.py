@@ -19,6 +19,8 @@ from cryorecon.inference.pose.energies import flat
 from cryorecon.inference.pose.search import Search, Sliced
 from cryorecon.inference.pose.table import PoseTable
 
+Inference = Callable[[Hypotheses, Batch, Callable | None], Hypotheses]
+
 
 def normal_equations(volume: Sliced, grid: Grid, rotation: Tensor, shift: Tensor, batch: Batch, tilt: Tensor | None, z: Tensor,
                      step: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,30 +88,39 @@ class Polish(nn.Module):
     """One pose a particle: the table's, or a search's best one, brought to its minimum.
 
     volume: trilinear. limit: band in Fourier pixels. base: a search to begin with, or None: from the table's poses.
-    z: ``(n, d)`` of the particles where the volume has conformations.
+    conformation: where the volume has conformations, the inference that tells them at the poses so far; the pose is then
+    polished at their means.
     """
-
-    def __init__(self, grid: Grid, table: PoseTable, volume: Sliced, limit: float, iterations: int = 3,
-                 base: Search | None = None, z: Tensor | None = None, chunk: int = 64):
-        super().__init__()
-        object.__setattr__(self, "volume", volume)  # not registered: not this module's to save
-        self.grid, self.table, self.limit, self.iterations, self.base, self.z = grid, table, limit, iterations, base, z
-        self.chunk = chunk
 
     volume: Sliced
 
+    def __init__(self, grid: Grid, table: PoseTable, volume: Sliced, limit: float, iterations: int = 3,
+                 base: Search | None = None, conformation: Inference | None = None, chunk: int = 64):
+        super().__init__()
+        object.__setattr__(self, "volume", volume)  # not registered: not this module's to save
+        self.grid, self.table, self.limit, self.iterations, self.base = grid, table, limit, iterations, base
+        self.conformation, self.chunk = conformation, chunk
+
     def forward(self, hypotheses: Hypotheses, batch: Batch, score: Callable | None = None) -> Hypotheses:
         """Polished poses; the table holds them too."""
-        table = self.table
         with torch.no_grad():
             if self.base is not None:
                 self.base(hypotheses, batch, score)
-            for part in batch.select(self.grid.band(self.limit)).split_particles(self.chunk):
-                particles = torch.unique(part.particle)
-                tilt = None if len(table.tilt_of) == 1 else table.tilts[table.tilt_of[part.image]]
-                z = None if self.z is None else self.z[particles]
-                found = polish(self.volume, self.grid, table.rotation[particles], table.shift[particles], part, tilt, z,
-                               self.iterations)
-                table.store(particles, found[0], found[1], -found[2])
-            rotation = table.of_images(table.rotation[batch.particle], batch)
-        return hypotheses.with_pose(rotation, table.shift[batch.particle])
+            for part in batch.split_particles(self.chunk):
+                self._polish(part, score)
+            rotation = self.table.of_images(self.table.rotation[batch.particle], batch)
+        return hypotheses.with_pose(rotation, self.table.shift[batch.particle])
+
+    def _polish(self, batch: Batch, score: Callable | None) -> None:
+        table = self.table
+        particles, owner = torch.unique(batch.particle, return_inverse=True)
+        tilt = None if len(table.tilt_of) == 1 else table.tilts[table.tilt_of[batch.image]]
+        z = None
+        if self.conformation is not None:
+            posed = Hypotheses.empty(len(batch), batch.data.device).with_pose(
+                table.of_images(table.rotation[batch.particle], batch), table.shift[batch.particle])
+            of_images = self.conformation(posed, batch, score).z[:, 0]
+            z = of_images.new_zeros(len(particles), of_images.shape[1]).index_copy(0, owner, of_images)
+        found = polish(self.volume, self.grid, table.rotation[particles], table.shift[particles],
+                       batch.select(self.grid.band(self.limit)), tilt, z, self.iterations)
+        table.store(particles, found[0], found[1], -found[2])

@@ -7,8 +7,8 @@ with their posterior weights among each other.
 
 The lower bound of a pose's energy over the frequencies up to ``kmax`` is its energy up to ``L``, plus the least that the
 frequencies from ``L`` to ``kmax`` can add: ``rigorous``: ``-sum |y_1|^2 / p``, a perfect fit; ``probabilistic``: ``-P - 4
-sqrt(P)`` with the slices' largest power ``P = sum p |s|^2`` there (what the true pose would gain, four standard deviations
-beyond its mean). Neither bounds what lies between the nodes of the grid.
+sqrt(P)`` with the slices' largest power ``P = sum p |s|^2`` there (what the true pose would gain, 2.8 standard deviations
+``sqrt(2 P)`` beyond its mean). Neither bounds what lies between the nodes of the grid.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from cryorecon.inference.pose.energies import own_energies, shared_energies
 from cryorecon.inference.pose.table import PoseTable
 
 BOUNDS = ("none", "rigorous", "probabilistic")
-TINY = 1e-12  # where the CTF vanishes no pose differs from another
+TINY = 1e-30  # where the CTF vanishes no pose differs from another
 
 
 class Sliced(Protocol):
@@ -225,10 +225,10 @@ class Search(nn.Module):
     def _pruned(self, nodes: Nodes, number: int, batch: Batch, owner: Tensor) -> Nodes:
         """Nodes whose lower bound exceeds the full energy of the best one are dropped."""
         plan = self.plan
-        if plan.bound != "none":
+        beyond = slice(self.grid.n_points(plan.limit(number)), self.grid.n_points(plan.kmax))
+        if plan.bound != "none" and beyond.start < beyond.stop:  # else all is known, and the best are kept by number
             rotation = so3_grid.rotations(plan.level + number, nodes.node[:, :1, None])
             upper = self.energies(rotation, nodes.shift[:, :1, None], batch, owner, plan.kmax)[:, 0, 0]
-            beyond = slice(self.grid.n_points(plan.limit(number)), self.grid.n_points(plan.kmax))
             lower = nodes.energy + self.least_beyond(beyond, batch, owner, len(upper))[:, None]
             nodes = nodes.without(lower > upper)
         self._counts[number] += float((~nodes.energy.isinf()).sum())
