@@ -184,10 +184,11 @@ def one_row(bench: Bench, row: str, seed: int, digest: str) -> Table:
     return {"seed": seed, "row": row, **scores, **measured, "cpu_seconds_per_epoch": each, "curve": curve}
 
 
-def earlier(path: Path | None, seed: int, digest: str) -> Table | None:
-    """cryodrgn's row of a seed in earlier results; None where there is none or the particles were others."""
+def earlier(path: Path | None, row: str, seed: int, digest: str) -> Table | None:
+    """A row of earlier results; None where there is none or the particles were others."""
+    wanted = {"row": row, "seed": seed, "data_sha256": digest}
     rows = read_json(path)["rows"] if path is not None else []
-    return next((row for row in rows if row["row"] == "peer" and row["seed"] == seed and row["data_sha256"] == digest), None)
+    return next((one for one in rows if wanted.items() <= one.items()), None)
 
 
 def compare(rows: list[Table]) -> None:
@@ -240,8 +241,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of every process (default: 1)")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where everything is kept")
     parser.add_argument("--shared", type=Path, default=common.SHARED, metavar="DIR", help="the shared data")
-    parser.add_argument("--peer-results", type=Path, metavar="JSON",
-                        help="take cryodrgn's rows from these results where they were measured on the same bytes")
+    parser.add_argument("--known", type=Path, metavar="JSON",
+                        help="take rows from these earlier results where they were measured on the same bytes")
     parser.add_argument("--peer", metavar="PATH", help="an environment with the peer (default: made in --work)")
     parser.add_argument("-o", "--out", type=Path, metavar="JSON", help="results (default: WORK/results.json)")
     return parser
@@ -259,7 +260,7 @@ def main() -> None:
         for seed in args.seeds:
             digest = simulate(bench, seed)
             for row in args.rows:
-                known = earlier(args.peer_results, seed, digest) if row == "peer" else None
+                known = earlier(args.known, row, seed, digest)
                 results["rows"].append(known or one_row(bench, row, seed, digest))
                 compare(results["rows"])
                 write_json(args.out or work / "results.json", results)
