@@ -17,6 +17,7 @@ from cryorecon.geometry.grid import Grid
 from cryorecon.geometry.rotations import random
 from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.inference.pose.search import Plan, Search
+from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
 from cryorecon.objectives.em import coarsen, insert
 from cryorecon.objectives.steps import ClosedForm
@@ -34,7 +35,7 @@ class Annealing:
     """steps in all. first, last: band in Fourier pixels. cold: inverse temperature of the first step (the last: 1).
     coarse: fraction of the steps on the base grid of 30 degrees, the rest on the next. batch: images of a step. start:
     images at random poses that make the first map. keep: hypotheses of an image. shifts: of the grid, per side. extent:
-    largest shift in Å."""
+    largest shift in Å. memory: of :class:`Plan`."""
 
     extent: float
     steps: int = 90
@@ -46,6 +47,7 @@ class Annealing:
     start: int = 300
     keep: int = 40
     shifts: int = 7
+    memory: int = 1 << 28
 
     def plan(self, step: int) -> Plan:
         """The search of a step."""
@@ -53,7 +55,8 @@ class Annealing:
         limit = self.first + (self.last - self.first) * done
         temperature = self.cold ** -(1 - done)
         level = 1 if done < self.coarse else 2
-        return Plan(self.extent, level, self.shifts, 0, limit, limit, self.keep, self.keep, temperature=temperature)
+        return Plan(self.extent, level, self.shifts, 0, limit, limit, self.keep, self.keep, temperature=temperature,
+                    memory=self.memory)
 
 
 class StochasticEM:
@@ -87,7 +90,7 @@ class StochasticEM:
         with torch.no_grad():
             plan = self.annealing.plan(max(self.step, 0))
             if self.step < 0:
-                found = random_poses(batch, self.generator)
+                found = random_poses(batch, search.table, self.generator)
             else:
                 self.show(search, plan)
                 found = search(Hypotheses.empty(len(batch), batch.data.device), batch)
@@ -121,9 +124,9 @@ class StochasticEM:
         return lattice.to_density(torch.view_as_complex(values)[None], lattice.coarse_box())[0] * self.mask
 
 
-def random_poses(batch: Batch, generator: torch.Generator) -> Hypotheses:
+def random_poses(batch: Batch, table: PoseTable, generator: torch.Generator) -> Hypotheses:
     """One random rotation a particle, no shift."""
     _, owner = torch.unique(batch.particle, return_inverse=True)
     rotation = random(int(owner.max()) + 1, generator).to(batch.data.device)[owner]
     empty = Hypotheses.empty(len(batch), batch.data.device)
-    return empty.with_pose(rotation, rotation.new_zeros(len(batch), 2))
+    return empty.with_pose(table.of_images(rotation, batch), rotation.new_zeros(len(batch), 2))

@@ -50,22 +50,14 @@ PASS_STREAM = 100_000  # random streams of the passes are their own
 
 @dataclass(frozen=True)
 class Schedule:
-    """extent: largest shift in Å. restarts: random starts, of which the likeliest goes on. searches: passes of search;
-    polishes: passes that only polish after them. symmetry: point group. The rest as of :class:`Plan`."""
+    """plan: of the searches. restarts: random starts, of which the likeliest goes on. searches: passes of search; polishes:
+    passes that only polish after them. symmetry: point group."""
 
-    extent: float
+    plan: Plan
     restarts: int = 3
     searches: int = 2
     polishes: int = 3
     symmetry: str = "C1"
-    level: int = 2
-    shifts: int = 7
-    subdivisions: int = 2
-    kmin: float = 11.0
-    survivors: int = 8
-    bound: str = "none"
-    local: bool = False
-    memory: int = 1 << 28
 
     @property
     def last(self) -> int:
@@ -95,7 +87,8 @@ class Stage:
 def best_start(loader: Loader, grid: Grid, table: PoseTable, mask: Tensor, schedule: Schedule, seed: int,
                report: Report) -> Tensor:
     """The map ``(D, D, D)`` of the likeliest of several random starts, coarse (Annealing's last band)."""
-    annealing = fitting(Annealing(schedule.extent), grid, loader.n_particles)
+    plan = schedule.plan
+    annealing = fitting(Annealing(plan.extent, shifts=plan.shifts, memory=plan.memory), grid, loader.n_particles)
     coarse = int(annealing.coarse * annealing.steps)
     best: tuple[float, int, StochasticEM] | None = None
     for number in range(schedule.restarts):
@@ -115,9 +108,14 @@ def best_start(loader: Loader, grid: Grid, table: PoseTable, mask: Tensor, sched
 
 def fitting(annealing: Annealing, grid: Grid, particles: int) -> Annealing:
     """The same within what a small box or a small set bears."""
-    last = min(annealing.last, grid.box / 2 - 2)
+    last = first_band(grid)
     return replace(annealing, first=min(annealing.first, last / 2), last=last, batch=min(annealing.batch, particles),
                    start=min(annealing.start, particles))
+
+
+def first_band(grid: Grid) -> float:
+    """Fourier pixels on which starts and the first pass align; a small box keeps the shells beyond that judge them."""
+    return min(Annealing.last, grid.box / 2 - 2 - EMERGED)
 
 
 def advance(em: StochasticEM, loader: Loader, table: PoseTable, steps: int, seed: int) -> None:
@@ -145,7 +143,7 @@ def judged(em: StochasticEM, loader: Loader, table: PoseTable) -> float:
 
 def first_stage(density: Tensor, grid: Grid) -> Stage:
     """Both halves begin with the start's one map; its band is the first pass's."""
-    band = min(Annealing.last, grid.box / 2 - 2)
+    band = first_band(grid)
     return Stage(0, torch.stack([density, density]), band, band)
 
 
@@ -153,9 +151,9 @@ def next_stage(loader: Loader, grid: Grid, half: Tensor, mask: Tensor, table: Po
                seed: int) -> Stage:
     """One more pass over all images; the table holds its poses afterwards."""
     searching = stage.number < schedule.searches
-    band = stage.resolved
-    if searching:
-        band = min(band, SEARCH_BAND * grid.box / 2) if stage.number else stage.looked
+    band = min(stage.resolved, SEARCH_BAND * grid.box / 2) if searching else stage.resolved
+    if stage.number == 0:  # what lies beyond must tell whether there is a structure
+        band = stage.looked
     poses = [pose_inference(grid, table, density, band, schedule, searching) for density in stage.maps.flip(0)]
     before = table.rotation.clone()
     maps, resolved = half_maps(loader, grid, half, mask, (poses[0], poses[1]), schedule.symmetry, stage.number, seed)
@@ -199,13 +197,13 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
         table = PoseTable(known.rotation.to(grid.device), known.shift.to(grid.device), stack.tilt)
     if saved is not None:
         table.load_state_dict(saved.pop("table"))
-        stage = Stage(**saved)
+        stage = Stage(**saved | {"maps": saved["maps"].to(grid.device)})
         report("poses", {"passes_done": stage.number})
-    elif schedule.local:
+    elif schedule.plan.local:
         at_hand = Polish(grid, table, VoxelGrid(grid, 0, 2.0), 2.0, 0)
         maps, resolved = half_maps(loader, grid, problem.half, problem.mask, (at_hand, at_hand), schedule.symmetry, 0,
                                    config.seed)
-        stage = Stage(0, maps, min(resolved, schedule.kmin), resolved)
+        stage = Stage(0, maps, min(resolved, schedule.plan.kmin, first_band(grid)), resolved)
     else:
         stage = first_stage(best_start(loader, grid, table, problem.mask, schedule, config.seed, report), grid)
     while stage.number < schedule.last:
@@ -230,7 +228,7 @@ def told(stage: Stage, schedule: Schedule, grid: Grid) -> dict[str, float]:
     out = {"aligned_to_A": extent_of(grid) / stage.looked, "resolution_A": extent_of(grid) / stage.resolved}
     if stage.number > 1:
         out["poses moved (median degrees)"] = stage.moved
-    return out | {f"nodes kept at level {schedule.level + i}": count for i, count in enumerate(stage.survivors)}
+    return out | {f"nodes kept at level {schedule.plan.level + i}": count for i, count in enumerate(stage.survivors)}
 
 
 def schedule_for(config: RunConfig, stack: ParticleStack) -> Schedule:
@@ -238,9 +236,9 @@ def schedule_for(config: RunConfig, stack: ParticleStack) -> Schedule:
     extent = config.t_extent if config.t_extent is not None else 0.08 * stack.box
     shifts = config.t_ngrid or max(3, math.ceil(2 * extent * SHIFTS_PER_BOX / stack.box))
     local = config.pose_init is not None
-    return Schedule(extent * stack.apix, config.restarts, config.searches, config.polishes, config.symmetry,
-                    LOCAL_LEVEL if local else config.base_healpy, shifts, config.niter, config.l_start, config.nkeptposes,
-                    config.bound, local, config.search_memory << 20)
+    plan = Plan(extent * stack.apix, LOCAL_LEVEL if local else config.base_healpy, shifts, config.niter, config.l_start,
+                config.l_start, config.nkeptposes, bound=config.bound, local=local, memory=config.search_memory << 20)
+    return Schedule(plan, config.restarts, config.searches, config.polishes, config.symmetry)
 
 
 def pose_inference(grid: Grid, table: PoseTable, density: Tensor, band: float, schedule: Schedule, searching: bool) -> Polish:
@@ -248,8 +246,7 @@ def pose_inference(grid: Grid, table: PoseTable, density: Tensor, band: float, s
     base = None
     if searching:
         top = min(band, SEARCHED)
-        plan = Plan(schedule.extent, schedule.level, schedule.shifts, schedule.subdivisions, min(schedule.kmin, top), top,
-                    schedule.survivors, bound=schedule.bound, local=schedule.local, memory=schedule.memory)
+        plan = replace(schedule.plan, kmin=min(schedule.plan.kmin, top), kmax=top)
         base = Search(grid, table, plan)
         base.look_at(Raster(density[None], grid, top))
     volume = VoxelGrid(grid, 0, band)

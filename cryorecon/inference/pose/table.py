@@ -18,6 +18,8 @@ class PoseTable(nn.Module):
     rotation: Tensor
     shift: Tensor
     evidence: Tensor
+    tilts: Tensor
+    tilt_of: Tensor
 
     def __init__(self, rotation: Tensor, shift: Tensor, tilt: Tensor | None = None):
         super().__init__()
@@ -25,7 +27,8 @@ class PoseTable(nn.Module):
         self.register_buffer("shift", shift.clone())
         self.register_buffer("evidence", shift.new_zeros(len(shift)))
         tilts = torch.eye(3)[None] if tilt is None else tilt
-        self.tilts, self.tilt_of = (part.to(shift.device) for part in torch.unique(tilts, dim=0, return_inverse=True))
+        for name, part in zip(("tilts", "tilt_of"), torch.unique(tilts, dim=0, return_inverse=True), strict=True):
+            self.register_buffer(name, part.to(shift.device), persistent=False)  # the data's, not found
 
     @staticmethod
     def unknown(n_particles: int, tilt: Tensor | None = None, device: torch.device | str = "cpu") -> "PoseTable":
