@@ -23,6 +23,7 @@ from vs_cryodrgn import say
 from cryorecon.data.cryodrgn_files import read_poses
 from cryorecon.data.mrc import read_volume
 from cryorecon.imaging.masks import soft_sphere
+from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.inference.pose.given import Given
 from cryorecon.inference.pose.polish import Polish
 from cryorecon.inference.pose.table import PoseTable
@@ -81,7 +82,8 @@ class Bench:
         out = self.folder(seed)
         if not (out / "truth.npz").is_file():
             shutil.rmtree(out, ignore_errors=True)
-            run(DATASETS[self.name].command(seed, self.n, self.snr, out, self.shared), out.with_suffix(".log"), self.threads)
+            command = DATASETS[self.name].command(seed, self.n, self.snr, out, self.shared)
+            run(command, out.with_name(f"{out.name}.log"), self.threads)
         return out
 
     def train(self, seed: int) -> tuple[Path, Table]:
@@ -132,7 +134,7 @@ class Problem:
         volume = VoxelGrid.from_density(density[None], self.grid).requires_grad_(False)
         polish = Polish(self.grid, table, volume, limit, iterations=6)
         for batch in self.loader.epoch(256):
-            polish(None, batch)
+            polish(Hypotheses.empty(len(batch), self.grid.device), batch)
         return pose_error(table.rotation, true.rotation, table.shift, true.shift, IDENTITY)
 
     def resolution(self, density: torch.Tensor) -> float:

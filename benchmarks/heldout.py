@@ -66,8 +66,8 @@ def held_out_energy(run: Path, held: ParticleStack) -> tuple[float, float]:
     config, saved = directory.config(), directory.load()
     problem = build.open_data(config, held)
     loader = problem.loader(saved["noise"], config.window)
-    pose = build.pose_inference(config, held, problem.device)
-    model = build.assemble(config, problem.grid, pose, loader.n_particles, saved["shape"])
+    pose = build.pose_inference(config, problem)
+    model = build.assemble(config, problem.grid, pose, problem.stack, saved["shape"])
     learned = {key: value for key, value in saved["model"].items() if not key.startswith("pose.")}
     if set(model.state_dict()) - set(learned) - {key for key in model.state_dict() if key.startswith("pose.")}:
         raise ValueError(f"{run}: the checkpoint lacks parts of the model")

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from cryorecon.data.loader import Loader
-from cryorecon.data.poses import Poses
 from cryorecon.data.stack import ParticleStack
 from cryorecon.data.tilt_pair import poses_of_particles
 from cryorecon.errors import InputError
@@ -178,9 +177,9 @@ def half_maps(loader: Loader, grid: Grid, half: Tensor, mask: Tensor, poses: tup
     return maps, resolved_shell(em.fsc[0], grid)
 
 
-def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, report: Report) -> Poses:
-    """Poses of the particles, in the order of their ids, from nothing or near ``pose_init``; every pass is saved, and a run
-    that was stopped goes on after the last.
+def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, report: Report) -> PoseTable:
+    """Poses of the particles from nothing or near ``pose_init``; every pass is saved, and a run that was stopped goes on
+    after the last.
 
     Raises
     ------
@@ -215,7 +214,7 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
                              "noise do; check contrast, CTF and mask, or give --poses or --pose-init")
         directory.save_stage(SAVED, vars(stage) | {"table": table.state_dict()})
         report(f"poses {stage.number}/{schedule.last}", told(stage, schedule, grid))
-    return Poses(table.rotation.cpu(), table.shift.cpu())
+    return table
 
 
 def extent_of(grid: Grid) -> float:

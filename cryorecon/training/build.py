@@ -18,6 +18,7 @@ from cryorecon.imaging.masks import soft_sphere
 from cryorecon.inference.conformation import CONFORMATIONS
 from cryorecon.inference.conformation.posterior import DiscretePrior
 from cryorecon.inference.pose import POSES
+from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
 from cryorecon.training.config import RunConfig
 from cryorecon.volumes import VOLUMES
@@ -30,14 +31,15 @@ SOFT = 4.0  # px, the edge of a mask that is not given
 
 @dataclass
 class Problem:
-    """The data side of a run: stack, grid (on the device), half-set of each image ``(N,)``, mask ``(D, D, D)``,
-    device."""
+    """The data side of a run: stack, grid (on the device), half-set of each image ``(N,)``, mask ``(D, D, D)``, device.
+    found: the particles' poses where they are not the files'."""
 
     stack: ParticleStack
     grid: Grid
     half: Tensor
     mask: Tensor
     device: torch.device
+    found: PoseTable | None = None
 
     def loader(self, noise: Tensor, windowed: bool) -> Loader:
         """Batches whitened by ``noise`` per shell."""
@@ -132,8 +134,11 @@ def searches_poses(config: RunConfig, stack: ParticleStack) -> bool:
     return stack.poses is None or config.pose == "search" or config.pose_init is not None
 
 
-def pose_inference(config: RunConfig, stack: ParticleStack, device: torch.device) -> nn.Module:
+def pose_inference(config: RunConfig, problem: Problem) -> nn.Module:
     """The treatment of poses. Raises :class:`InputError` where there are none."""
+    stack, device = problem.stack, problem.device
+    if problem.found is not None and config.pose != "refine":
+        return problem.found
     if stack.poses is None:
         raise InputError(f"{config.particles}: expected poses, found none; give --poses (a star, cs or CryoDRGN pickle), "
                          "or let train_nn or train_vae find them")

@@ -16,6 +16,8 @@ from cryorecon.geometry.grid import Grid
 from cryorecon.inference.conformation.fixed import Fixed
 from cryorecon.inference.conformation.posterior import DiscretePrior, Posterior
 from cryorecon.inference.hypotheses import Hypotheses
+from cryorecon.inference.pose.polish import Polish
+from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
 from cryorecon.objectives.em import LinearEM, coarsen, filter_by_shell
 from cryorecon.training.fit import fit, stream
@@ -27,6 +29,7 @@ Report = Callable[[str, dict[str, float]], None]
 SMALL_BOX = 128
 IMAGES = 500  # in a closed-form batch
 SCHEDULE = ((0.25, 5), (0.4, 4), (0.6, 2), (1.0, 1))  # (fraction of the resolved band, passes)
+POLISHED = 2  # more passes at the last band, in which poses that were found follow the conformations
 PRIOR_FROM = 4  # passes before the latent prior is learned: components must have settled
 
 
@@ -90,7 +93,8 @@ class LowRank:
 
 def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim: int, atoms: int, seed: int,
              report: Report) -> LowRank:
-    """Frequency-marched passes of cross-fitted probabilistic PCA with a learned latent prior.
+    """Frequency-marched passes of cross-fitted probabilistic PCA with a learned latent prior; poses that were found, which
+    have met the consensus alone, are polished on each particle's own conformation in passes at the end.
 
     Raises
     ------
@@ -108,10 +112,17 @@ def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim
         each.set_values(each.lattice.from_density(maps))
     prior: DiscretePrior | None = None
     model = Model(grid, volume, pose, Fixed())
+    marched = len(bands)
+    if isinstance(pose, PoseTable):
+        bands += [top] * POLISHED
     for number, band in enumerate(bands):
         limit = volume.lattice.limit
         crossed = (Posterior(halves[1], grid, limit, prior), Posterior(halves[0], grid, limit, prior))
-        em = LinearEM(grid, half, band, mask, halves, crossed)
+        poses = None
+        if isinstance(pose, PoseTable) and number >= marched:
+            poses = (Polish(grid, pose, halves[1], limit, 2, conformation=crossed[0]),
+                     Polish(grid, pose, halves[0], limit, 2, conformation=crossed[1]))
+        em = LinearEM(grid, half, band, mask, halves, crossed, poses=poses)
         for _ in fit(model, em, loader, {}, range(number, number + 1), loader.particles_for(IMAGES), seed,
                      grid.device):
             pass

@@ -19,10 +19,12 @@ from cryorecon.data.stack import ParticleStack
 from cryorecon.data.star_write import write_star
 from cryorecon.data.tilt_pair import poses_of_images
 from cryorecon.errors import InputError
+from cryorecon.geometry.grid import Grid
 from cryorecon.inference.conformation.encoder import Encoder
 from cryorecon.inference.conformation.posterior import Posterior
 from cryorecon.inference.conformation.table import Table
 from cryorecon.inference.pose.refine import Refine
+from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
 from cryorecon.objectives.likelihood import Likelihood, PointSampler
 from cryorecon.training import build, closed_form
@@ -119,9 +121,16 @@ def with_found_poses(config: RunConfig, problem: build.Problem, directory: RunDi
     """The problem with poses: the files', or those found from the images, which are written out."""
     if not build.searches_poses(config, problem.stack):
         return problem
-    poses = poses_of_images(find_poses(config, problem, directory, report), problem.stack)
+    table = find_poses(config, problem, directory, report)
+    poses = of_images(table, problem.stack)
     write_found(directory, 0, problem.stack, poses)
-    return replace(problem, stack=problem.stack.with_poses(poses))
+    return replace(problem, stack=problem.stack.with_poses(poses), found=table)
+
+
+def of_images(table: PoseTable, stack: ParticleStack) -> Poses:
+    """Poses of all images of a stack."""
+    rotation, shift = table.poses()
+    return poses_of_images(Poses(rotation.cpu(), shift.cpu()), stack)
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,7 @@ class FirstMap:
 def first_map(config: RunConfig, problem: build.Problem, report: closed_form.Report) -> FirstMap:
     """Noise, consensus, the images' contrast against it, and the consensus again with that."""
     grid, half = problem.grid, problem.half
-    pose = build.pose_inference(config, problem.stack, problem.device)
+    pose = build.pose_inference(config, problem)
     noise = build.first_noise(problem, config)
     loader = problem.loader(noise, config.window)
     report("noise", {"sigma": float(noise.mean()) ** 0.5})
@@ -157,13 +166,15 @@ def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, re
     grid = problem.grid
     first = first_map(config, problem, report)
     loader, found = first.loader, first.found
-    write_volume(directory.path / "consensus.mrc", found.density.cpu().numpy(), grid.apix)
-    for name, density in zip(("half_map_a", "half_map_b"), found.halves, strict=True):
-        write_volume(directory.path / f"{name}.mrc", density.cpu().numpy(), grid.apix)
+    write_maps(directory, found, grid)
     shape: dict[str, Any] = {"base_limit": 0.0, "atoms": 0}
     low: closed_form.LowRank | None = None
     if config.road == "lowrank" and config.zdim:
         low = closed_form.low_rank(loader, problem.half, problem.mask, found, config.zdim, config.atoms, config.seed, report)
+        if problem.found is not None and first.pose is problem.found:  # polished with the conformations
+            write_found(directory, 0, problem.stack, of_images(problem.found, problem.stack))
+            found = closed_form.consensus(loader, grid, first.pose, problem.half, problem.mask, config.symmetry, config.limit)
+            write_maps(directory, found, grid)
         shape = {"base_limit": low.volume.lattice.limit, "atoms": 0 if low.prior is None else len(low.prior.atoms)}
     elif config.road == "lowrank":
         shape["base_limit"] = found.volume.lattice.limit
@@ -173,6 +184,13 @@ def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, re
     _start_volume(config, model, found, low)
     _start_conformation(config, problem, state, low)
     return state
+
+
+def write_maps(directory: RunDirectory, found: closed_form.Consensus, grid: Grid) -> None:
+    """The consensus and its unfiltered half maps."""
+    maps = (found.density, *found.halves)
+    for name, density in zip(("consensus", "half_map_a", "half_map_b"), maps, strict=True):
+        write_volume(directory.path / f"{name}.mrc", density.cpu().numpy(), grid.apix)
 
 
 def _start_volume(config: RunConfig, model: Model, found: closed_form.Consensus, low: closed_form.LowRank | None) -> None:
@@ -226,8 +244,9 @@ def restore(config: RunConfig, problem: build.Problem, saved: dict[str, Any]) ->
     loader.set_scale(saved["scale"])
     stack = problem.stack
     if build.searches_poses(config, stack):  # those that were found are in the checkpoint
-        stack = stack.with_poses(Poses(torch.eye(3).repeat(len(stack), 1, 1), torch.zeros(len(stack), 2)))
-    pose = build.pose_inference(config, stack, problem.device)
+        table = PoseTable.unknown(stack.n_particles, stack.tilt, problem.device)
+        problem = replace(problem, stack=stack.with_poses(of_images(table, stack)), found=table)
+    pose = build.pose_inference(config, problem)
     model = build.assemble(config, problem.grid, pose, stack, saved["shape"])
     model.load_state_dict(saved["model"])
     return State(model, loader, saved["shape"], saved["noise"], saved["scale"], saved["epoch"])

@@ -42,7 +42,8 @@ def make_conformation(name, problem):
 def make_pose(name, problem):
     poses = problem.stack.poses
     made = {"given": lambda kind: kind(poses.rotation, poses.shift),
-            "refine": lambda kind: kind(poses.rotation, poses.shift, problem.grid.apix, problem.grid.box)}
+            "refine": lambda kind: kind(poses.rotation, poses.shift, problem.grid.apix, problem.grid.box),
+            "search": lambda kind: kind(poses.rotation, poses.shift)}
     assert set(made) == set(POSES), "a newcomer: say how it is built"
     return made[name](POSES[name])
 

@@ -8,20 +8,25 @@ import torch
 
 from cryorecon.data.loader import Loader
 from cryorecon.data.source import ArraySource
+from cryorecon.geometry.rotations import from_rotation_vector
 from cryorecon.imaging.ctf import ctf
 from cryorecon.imaging.masks import soft_sphere
 from cryorecon.inference.conformation.fixed import Fixed
+from cryorecon.inference.conformation.posterior import Posterior
 from cryorecon.inference.pose.given import Given
+from cryorecon.inference.pose.table import PoseTable
 from cryorecon.metrics.fsc import fsc_curve
+from cryorecon.metrics.pose_error import pose_error
 from cryorecon.model import Model
 from cryorecon.training.closed_form import consensus, image_scales, low_rank
+from cryorecon.training.inferred import latents
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 
-def run_consensus(problem, symmetry="C1"):
+def run_consensus(problem, symmetry="C1", pose=None):
     half = 1 + torch.arange(len(problem.stack)) % 2
     mask = soft_sphere(problem.grid.box, 0.4 * problem.grid.box, 1.5)
-    pose = Given(problem.stack.poses.rotation, problem.stack.poses.shift)
+    pose = pose or Given(problem.stack.poses.rotation, problem.stack.poses.shift)
     loader = problem.loader()
     return loader, pose, half, mask, consensus(loader, problem.grid, pose, half, mask, symmetry)
 
@@ -52,9 +57,6 @@ def test_low_rank_recovers_a_planted_motion(planted):
     heard = []
     found = low_rank(loader, half, mask, start, 2, 30, 0, lambda *line: heard.append(line))
     assert heard
-    from cryorecon.inference.conformation.posterior import Posterior
-    from cryorecon.training.inferred import latents
-
     conformation = Posterior(found.volume, problem.grid, found.volume.lattice.limit, found.prior, found.variance)
     z = latents(Model(problem.grid, found.volume, pose, conformation), loader)
     joined = torch.cat([torch.from_numpy(z[:, :1]), problem.z], 1).T
@@ -62,6 +64,21 @@ def test_low_rank_recovers_a_planted_motion(planted):
     ends = found.volume.density(torch.tensor([[float(z[:, 0].min()), 0.0], [float(z[:, 0].max()), 0.0]]))
     assert fsc_curve((ends[1] - ends[0]).detach(), problem.maps[1] * mask).value[1:4].abs().min() > 0.8
     assert z[:, 0].var() > 4 * z[:, 1].var(), "the second axis has nothing to find"
+
+
+def test_poses_that_were_found_follow_the_conformations(planted):
+    """Poses a few degrees off come home while the motion is found; given ones are left as they stand."""
+    problem = planted(400, sigma=0.5, motion=0.6)
+    true = problem.stack.poses
+    turn = from_rotation_vector(0.06 * torch.randn(400, 3, generator=torch.Generator().manual_seed(0)))
+    table = PoseTable(turn @ true.rotation, true.shift + 0.5)
+    before = pose_error(table.rotation, true.rotation, table.shift, true.shift)
+    loader, _, half, mask, start = run_consensus(problem, pose=table)
+    found = low_rank(loader, half, mask, start, 1, 30, 0, lambda *line: None)
+    after = pose_error(table.rotation, true.rotation, table.shift, true.shift)
+    assert after.angle.median() < before.angle.median() / 3
+    z = latents(Model(problem.grid, found.volume, table, Posterior(found.volume, problem.grid, prior=found.prior)), loader)
+    assert torch.corrcoef(torch.stack([torch.from_numpy(z[:, 0]), problem.z[:, 0]]))[0, 1].abs() > 0.9
 
 
 def test_contrast_is_found_whether_images_were_multiplied_by_their_ctf_or_not(planted):

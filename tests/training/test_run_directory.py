@@ -63,7 +63,7 @@ def test_numbers_of_the_encoding_are_checked(fields):
 def test_the_choices_are_the_registries_names():
     assert CHOICES["volume"] == tuple(VOLUMES)
     assert CHOICES["conformation"] == tuple(CONFORMATIONS)
-    assert set(CHOICES["pose"]) == {*POSES, "search"}, "a search is a stage before the others"
+    assert set(CHOICES["pose"]) == set(POSES)
     assert CHOICES["encoding"] == ENCODINGS
     assert CHOICES["bound"] == BOUNDS
 

@@ -2,5 +2,6 @@
 
 from cryorecon.inference.pose.given import Given
 from cryorecon.inference.pose.refine import Refine
+from cryorecon.inference.pose.table import PoseTable
 
-POSES = {"given": Given, "refine": Refine}
+POSES = {"given": Given, "refine": Refine, "search": PoseTable}

@@ -108,8 +108,7 @@ class Polish(nn.Module):
                 self.base(hypotheses, batch, score)
             for part in batch.split_particles(self.chunk):
                 self._polish(part, score)
-            rotation = self.table.of_images(self.table.rotation[batch.particle], batch)
-        return hypotheses.with_pose(rotation, self.table.shift[batch.particle])
+        return self.table(hypotheses, batch)
 
     def _polish(self, batch: Batch, score: Callable | None) -> None:
         table = self.table
@@ -117,8 +116,7 @@ class Polish(nn.Module):
         tilt = None if len(table.tilt_of) == 1 else table.tilts[table.tilt_of[batch.image]]
         z = None
         if self.conformation is not None:
-            posed = Hypotheses.empty(len(batch), batch.data.device).with_pose(
-                table.of_images(table.rotation[batch.particle], batch), table.shift[batch.particle])
+            posed = table(Hypotheses.empty(len(batch), batch.data.device), batch)
             of_images = self.conformation(posed, batch, score).z[:, 0]
             z = of_images.new_zeros(len(particles), of_images.shape[1]).index_copy(0, owner, of_images)
         found = polish(self.volume, self.grid, table.rotation[particles], table.shift[particles],

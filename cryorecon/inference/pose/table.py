@@ -1,11 +1,12 @@
-"""What is known of every particle's pose, while it is being searched and polished."""
+"""Poses that are found: what is known of every particle's, while it is being searched and polished and afterwards."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from cryorecon.data.loader import Batch
+from cryorecon.inference.hypotheses import Hypotheses
 
 
 class PoseTable(nn.Module):
@@ -35,6 +36,14 @@ class PoseTable(nn.Module):
         """No rotation and no shift for any particle."""
         eye = torch.eye(3, device=device).repeat(n_particles, 1, 1)
         return PoseTable(eye, torch.zeros(n_particles, 2, device=device), tilt)
+
+    def forward(self, hypotheses: Hypotheses, batch: Batch, score: Callable | None = None) -> Hypotheses:
+        """The batch's poses as they stand."""
+        return hypotheses.with_pose(self.of_images(self.rotation[batch.particle], batch), self.shift[batch.particle])
+
+    def poses(self) -> tuple[Tensor, Tensor]:
+        """All poses of particles: rotation ``(n, 3, 3)``, shift ``(n, 2)`` in Å."""
+        return self.rotation, self.shift
 
     def store(self, particles: Tensor, rotation: Tensor, shift: Tensor, evidence: Tensor) -> None:
         """Remember what was found for ``particles (p,)``."""
