@@ -168,6 +168,7 @@ def _refine(pair: _Pair, rotation: Tensor, shift: np.ndarray, hand: int,
         weight = count * shells(start).clamp(min=0.02)
     weight = weight / weight.sum()
 
+    @torch.enable_grad()
     def cost(values: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = torch.from_numpy(values * scale).requires_grad_()
         loss = -(shells(parameters) * weight).sum()
