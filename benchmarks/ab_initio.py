@@ -12,7 +12,7 @@ floor: the map that the images themselves give with their true poses (its FSC wi
 import argparse
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import common
@@ -38,40 +38,28 @@ from cryorecon.volumes.voxel_grid import VoxelGrid
 OTHERS = 1000  # added to the seed of the images that make the oracle's map
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Molecule (a file of the shared data, with the numbers of the models that are its states, all: None) and options of
-    ``simulate``."""
-
-    atoms: str
-    options: str
-
-    def command(self, seed: int, n: int, snr: float, out: Path, shared: Path) -> list[str]:
-        """The command that makes it."""
-        files = ["--atoms", str(shared / self.atoms), "--ctf-table",
-                 str(shared / "metadata/cryodrgn_ctf_empiar10028_10049.npz")]
-        return [*OURS, "simulate", *files, *self.options.split(), "-n", str(n), "--snr", str(snr), "--seed", str(seed), "-o",
-                str(out)]
-
-
-DATASETS = {
-    "igg": Dataset("atoms/1hzh.pdb.gz", "-D 64 --apix 4.06 --max-shift 5"),
-    "hsp90": Dataset("atoms/hsp90_2cg9_monoA.pdb.gz", "-D 64 --apix 3 --max-shift 5"),
+CTF = "metadata/cryodrgn_ctf_empiar10028_10049.npz"
+DATASETS = {  # a file of the shared data and the option that takes it, and the other options of `simulate`
+    "igg": ("--atoms", "atoms/1hzh.pdb.gz", "-D 64 --apix 4.06 --max-shift 5"),
+    "hsp90": ("--atoms", "atoms/hsp90_2cg9_monoA.pdb.gz", "-D 64 --apix 3 --max-shift 5"),
+    "ribosome": ("--map", "maps/clean70SRibosome_vol_65p.mrc", "--map-apix 5 -D 128 --apix 2.5390625 --max-shift 10"),
 }
-HEAD = ("data", "SNR", "images", "seed", "rotation, degrees", "oracle", "ratio", "shift, px", "oracle", "ratio", "within 10°",
-        "FSC 0.5, Å", "true poses", "ratio", "CPU-s", "wall, s", "threads")
+HEAD = ("data", "SNR", "images", "seed", "rotation, degrees", "oracle", "ratio", "\\|R - R'\\|²", "shift, px", "oracle",
+        "ratio", "within 10°", "FSC 0.5, Å", "true poses", "ratio", "CPU-s", "wall, s", "threads")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What the command line asks for."""
+    """What the command line asks for. simulation, training: arguments of `simulate` (but for number, SNR, seed and folder) and
+    of the run (but for CTF, seed and folder; ``DATA`` stands for the particles' folder)."""
 
     work: Path
     name: str
     n: int
     snr: float
     threads: int
-    shared: Path
+    simulation: tuple[str, ...]
+    training: tuple[str, ...]
 
     def folder(self, seed: int) -> Path:
         """Where a seed's images lie."""
@@ -82,7 +70,8 @@ class Bench:
         out = self.folder(seed)
         if not (out / "truth.npz").is_file():
             shutil.rmtree(out, ignore_errors=True)
-            command = DATASETS[self.name].command(seed, self.n, self.snr, out, self.shared)
+            command = [*OURS, "simulate", *self.simulation, "-n", str(self.n), "--snr", str(self.snr), "--seed", str(seed),
+                       "-o", str(out)]
             run(command, out.with_name(f"{out.name}.log"), self.threads)
         return out
 
@@ -93,8 +82,8 @@ class Bench:
         done = read_json(out / "done.json")
         if done is None:
             shutil.rmtree(out, ignore_errors=True)
-            command = [*OURS, "train_nn", str(data / "particles.mrcs"), "--ctf", str(data / "ctf.pkl"), "-n", "0", "--seed",
-                       str(seed), "-o", str(out)]
+            command = [*OURS, *(word.replace("DATA", str(data)) for word in self.training), "--ctf", str(data / "ctf.pkl"),
+                       "--seed", str(seed), "-o", str(out)]
             done = run(command, data / "run.log", self.threads)
             write_json(out / "done.json", done)
         return out, done
@@ -111,20 +100,22 @@ def run(command: list[str], log: Path, threads: int) -> Table:
 
 
 class Problem:
-    """A simulation opened with its true poses, and its structure ``(D, D, D)``."""
+    """A simulation opened with its true poses."""
 
     def __init__(self, folder: Path):
         config = RunConfig(str(folder / "particles.mrcs"), poses=str(folder / "poses.pkl"), ctf=str(folder / "ctf.pkl"),
                            conformation="fixed")
         self.data = build.open_data(config)
         self.stack, self.grid = self.data.stack, self.data.grid
-        self.loader = self.data.loader(build.first_noise(self.data, config), True)
-        self.truth = torch.from_numpy(read_volume(next((folder / "maps").glob("*.mrc")))[0])
+        self.noise = build.first_noise(self.data, config)
+        self.loader = self.data.loader(self.noise, True)
 
-    def true_map(self) -> tuple[torch.Tensor, float]:
+    def true_map(self, rows: torch.Tensor | slice = slice(None)) -> tuple[torch.Tensor, float]:
         """The map that these images give with their true poses, and the band to which its halves agree."""
-        pose = Given(self.stack.poses.rotation, self.stack.poses.shift)
-        found = consensus(self.loader, self.grid, pose, self.data.half, self.data.mask)
+        stack = self.stack[rows]
+        stack = replace(stack, particle=torch.arange(len(stack)))
+        pose = Given(stack.poses.rotation, stack.poses.shift)
+        found = consensus(replace(self.data, stack=stack).loader(self.noise, True), self.grid, pose, stack.half, self.data.mask)
         return found.density, found.resolved
 
     def oracle(self, density: torch.Tensor, limit: float) -> PoseError:
@@ -137,23 +128,24 @@ class Problem:
             polish(Hypotheses.empty(len(batch), self.grid.device), batch)
         return pose_error(table.rotation, true.rotation, table.shift, true.shift, IDENTITY)
 
-    def resolution(self, density: torch.Tensor) -> float:
+    def resolution(self, density: torch.Tensor, truth: torch.Tensor) -> float:
         """Å at which the FSC with the structure crosses 0.5, in a soft sphere."""
         mask = soft_sphere(self.grid.box, 0.4 * self.grid.box, 3)
-        return resolution(fsc_curve(density, self.truth, mask), 0.5, self.grid.apix).angstrom
+        return resolution(fsc_curve(density, truth, mask), 0.5, self.grid.apix).angstrom
 
 
 def score(bench: Bench, seed: int) -> Table:
     """Everything about a seed."""
     folder, cost = bench.train(seed)
     problem, others = Problem(bench.simulate(seed)), Problem(bench.simulate(seed + OTHERS))
+    truth = torch.from_numpy(read_volume(bench.folder(seed) / "maps" / "state_00.mrc")[0])
     with torch.no_grad():
         other_map, limit = others.true_map()
         oracle = problem.oracle(other_map, limit)
-        floor = problem.resolution(problem.true_map()[0])
+        floor = problem.resolution(problem.true_map()[0], truth)
         density = torch.from_numpy(read_volume(folder / "consensus.mrc")[0])
-        found = align(density, problem.truth, problem.grid.apix)
-        reached = problem.resolution(apply(found, density, problem.grid.apix).float())
+        found = align(density, truth, problem.grid.apix)
+        reached = problem.resolution(apply(found, density, problem.grid.apix).float(), truth)
     poses, true = read_poses(folder / "poses.0.pkl", problem.grid.box, problem.grid.apix), problem.stack.poses
     error = pose_error(poses.rotation, true.rotation, poses.shift, true.shift)
     row = {"data": bench.name, "snr": bench.snr, "images": bench.n, "seed": seed, "hand": error.frame.hand,
@@ -172,8 +164,9 @@ def tables(results: Table) -> str:
         pairs = [(row["angle"], row["oracle_angle"]), (row["shift_px"], row["oracle_shift_px"]),
                  (row["resolution"], row["floor_resolution"])]
         cells = [[a, b, a / b if b else float("nan")] for a, b in pairs]
-        lines.append([row["data"], row["snr"], row["images"], row["seed"], *cells[0], *cells[1], row["within_10"], *cells[2],
-                      row["cpu_seconds"], row["wall_seconds"], results["machine"]["threads"]])
+        lines.append([row["data"], row["snr"], row["images"], row["seed"], *cells[0], f"{row['squared_frobenius']:.2g}",
+                      *cells[1], row["within_10"], *cells[2], row["cpu_seconds"], row["wall_seconds"],
+                      results["machine"]["threads"]])
     return common.markdown(lines, HEAD)
 
 
@@ -192,7 +185,10 @@ def main() -> None:
         results: Table = {"benchmark": "ab_initio", "code": common.code_version(), "written": common.now(),
                           "arguments": sys.argv[1:], "machine": common.machine(args.threads), "rows": []}
         for name in args.data:
-            bench = Bench(args.work.absolute(), name, args.n, args.snr, args.threads, args.shared)
+            option, file, words = DATASETS[name]
+            simulation = (option, str(args.shared / file), *words.split(), "--ctf-table", str(args.shared / CTF))
+            training = ("train_nn", "DATA/particles.mrcs", "-n", "0")
+            bench = Bench(args.work.absolute(), name, args.n, args.snr, args.threads, simulation, training)
             for seed in args.seeds:
                 results["rows"].append(score(bench, seed))
                 write_json(args.out or args.work / "ab_initio.json", results)

@@ -82,5 +82,5 @@ def _write_curves(folder: Path, curves: "list[FSCCurve]", apix: float) -> None:
     found = [resolution(masked, threshold, apix) for threshold in THRESHOLDS]
     drawn = {name: (curve.frequency.numpy(), curve.value.numpy())
              for name, curve in (("masked", masked), ("unmasked", bare))}
-    crossings = [(each.threshold, each.frequency) for each in found if each.crossed]
+    crossings = [(each.threshold, each.frequency) for each in found if not each.bound]
     save(plots.fsc(drawn, apix, crossings, "half maps"), folder / "fsc.png")

@@ -1,4 +1,4 @@
-"""Simulated images: exact projections with CTF, shifts and noise, streamed with their truth."""
+"""Simulated images: projections with CTF, shifts and noise, streamed with their truth."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,8 +15,7 @@ from cryorecon.geometry.grid import Grid
 from cryorecon.imaging import noise
 from cryorecon.imaging.ctf import Optics, ctf
 from cryorecon.simulation.archive import read_npz
-from cryorecon.simulation.molecule import Molecule
-from cryorecon.simulation.render import ImageRenderer
+from cryorecon.simulation.specimen import Renderer, Specimen, renderer
 
 NOISE_IMAGES = 256  # the level of the noise is set by the signal of so many first images
 
@@ -93,9 +92,12 @@ def draw_truth(n: int, n_states: int, table: Tensor | None, max_shift: float, ge
     return Truth(state, rotation, shift, optics)
 
 
-def clean_spectra(molecule: Molecule, truth: Truth, grid: Grid, b_factor: float, chunk: int = 64) -> Iterator[Tensor]:
+def clean_spectra(molecule: Specimen, truth: Truth, grid: Grid, b_factor: float, chunk: int = 64) -> Iterator[Tensor]:
     """Noise-free spectra ``(b, P)`` of the truth's images in order, in chunks: CTF, then the shift to ``-t``."""
-    render = ImageRenderer(molecule, grid, b_factor)
+    return _drawn(renderer(molecule, grid, b_factor), truth, grid, chunk)
+
+
+def _drawn(render: Renderer, truth: Truth, grid: Grid, chunk: int = 64) -> Iterator[Tensor]:
     for index in torch.arange(len(truth)).split(chunk):
         part = truth[index]
         slices = render(part.state.to(grid.device), part.rotation.to(grid.device))
@@ -129,21 +131,22 @@ def noise_spectrum(path: str | Path, grid: Grid) -> Tensor:
     return torch.from_numpy(np.interp(position, np.linspace(0, 1, len(power)), power)).float()
 
 
-def noisy_images(molecule: Molecule, truth: Truth, grid: Grid, b_factor: float, snr: float,
+def noisy_images(molecule: Specimen, truth: Truth, grid: Grid, b_factor: float, snr: float,
                  generator: torch.Generator, spectrum: Tensor | None = None, chunk: int = 64) -> Iterator[Tensor]:
     """Images ``(b, D, D)`` in chunks on the CPU with noise at ``snr`` (0 or less: none), set by the first images.
 
     ``spectrum``: noise power per shell ``(n_shells,)``, rescaled to that SNR; None is white. Noise is drawn on the CPU,
     so that devices agree.
     """
-    first = clean_spectra(molecule, truth[:NOISE_IMAGES], grid, b_factor)
+    render = renderer(molecule, grid, b_factor)
+    first = _drawn(render, truth[:NOISE_IMAGES], grid)
     sigma = noise_level(torch.cat([grid.images(spectra) for spectra in first]), snr)
     on_cpu = grid.to("cpu")
     if spectrum is not None:
         outside = grid.box**2 - 2 * grid.n  # frequencies that have the last shell's power
         variance = (2 * spectrum[on_cpu.shell].sum() + outside * spectrum[-1]) / grid.box**2
         spectrum = spectrum * sigma**2 / variance
-    for spectra in clean_spectra(molecule, truth, grid, b_factor, chunk):
+    for spectra in _drawn(render, truth, grid, chunk):
         signal = grid.images(spectra).cpu()
         if spectrum is None:
             yield signal + sigma * torch.randn(signal.shape, generator=generator)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ class Molecule:
     elements: tuple[str, ...]
     coordinate: Tensor
     occupancy: Tensor
+    usual_b_factor: ClassVar[float] = 20.0  # Å^2
 
     @property
     def n_states(self) -> int:

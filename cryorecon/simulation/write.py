@@ -18,8 +18,7 @@ from cryorecon.data.star_write import write_star
 from cryorecon.errors import InputError
 from cryorecon.simulation.experiment import Experiment, half_sets
 from cryorecon.simulation.images import Truth
-from cryorecon.simulation.molecule import Molecule
-from cryorecon.simulation.render import volume
+from cryorecon.simulation.specimen import Specimen, density
 
 STACK, STAR, POSES, CTF, TRUTH, MAPS = "particles.mrcs", "particles.star", "poses.pkl", "ctf.pkl", "truth.npz", "maps"
 TILTED_STACK, TILTED_CTF = "particles_tilt.mrcs", "ctf_tilt.pkl"
@@ -27,7 +26,7 @@ OUTPUTS = (STAR, STACK, POSES, CTF, TRUTH, TILTED_STACK, TILTED_CTF)
 MAX_MAPS = 100
 
 
-def write_simulation(molecule: Molecule, experiment: Experiment, folder: str | Path, half_precision: bool = False,
+def write_simulation(molecule: Specimen, experiment: Experiment, folder: str | Path, half_precision: bool = False,
                      overwrite: bool = False) -> Truth:
     """Simulate and write a folder; images are streamed, so that memory does not grow with their number.
 
@@ -51,8 +50,8 @@ def write_simulation(molecule: Molecule, experiment: Experiment, folder: str | P
     if experiment.tilt is not None:
         _write_images(folder / TILTED_STACK, experiment.run_tilted(molecule, truth), experiment, half_precision)
     for state in tqdm(range(n_maps), unit="map", desc="maps", disable=None):
-        density = volume(molecule, state, experiment.box, experiment.apix, experiment.b_factor)
-        write_volume(folder / MAPS / f"state_{state:02d}.mrc", density.numpy(), experiment.apix)
+        one = density(molecule, state, experiment.box, experiment.apix, experiment.decay(molecule))
+        write_volume(folder / MAPS / f"state_{state:02d}.mrc", one.numpy(), experiment.apix)
     _write_metadata(folder, molecule, experiment, truth)
     return truth
 
@@ -65,7 +64,7 @@ def _write_images(path: Path, images: Iterator[Tensor], experiment: Experiment, 
             bar.update(len(part))
 
 
-def _write_metadata(folder: Path, molecule: Molecule, experiment: Experiment, truth: Truth) -> None:
+def _write_metadata(folder: Path, molecule: Specimen, experiment: Experiment, truth: Truth) -> None:
     poses = Poses(truth.rotation, truth.shift)
     write_poses(folder / POSES, poses, experiment.box, experiment.apix)
     if truth.optics is not None:
@@ -89,5 +88,10 @@ def _claim(folder: Path, overwrite: bool) -> None:
 
 def _remove_earlier(folder: Path) -> None:
     """Remove what an earlier simulation wrote: a map or CTF of it must not stay beside the new images."""
-    for path in [*(folder / name for name in OUTPUTS), *(folder / MAPS).glob("state_*.mrc")]:
+    for path in [*(folder / name for name in OUTPUTS), *earlier_maps(folder)]:
         path.unlink(missing_ok=True)
+
+
+def earlier_maps(folder: str | Path) -> list[Path]:
+    """The maps of states that a simulation left in ``folder``."""
+    return sorted((Path(folder) / MAPS).glob("state_*.mrc"))

@@ -44,24 +44,21 @@ LOCAL_LEVEL = 3  # base grid of a search around given poses: 27 rotations 7.5 de
 SAVED = "poses"  # the stage's file in a run directory
 SEARCHED = 16.0  # Fourier pixels: what finds a pose lies below; polishing uses the rest
 SEARCH_BAND = 0.65  # of the half box: to which searched poses are polished
+ELSEWHERE = 10.0  # degrees: who moved as far between two passes has changed its basin
+SETTLED = 0.02  # share of particles that still do so when searching ends
 PASS_STREAM = 100_000  # random streams of the passes are their own
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """plan: of the searches. restarts: random starts, of which the likeliest goes on. searches: passes of search; polishes:
-    passes that only polish after them. symmetry: point group."""
+    """plan: of the searches. restarts: random starts, of which the likeliest goes on. searches: most passes of search;
+    polishes: passes that only polish after them. symmetry: point group."""
 
     plan: Plan
     restarts: int = 3
-    searches: int = 2
+    searches: int = 8
     polishes: int = 3
     symmetry: str = "C1"
-
-    @property
-    def last(self) -> int:
-        """Passes in all."""
-        return self.searches + self.polishes
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,9 @@ class Stage:
 
     number: passes done. maps ``(2, D, D, D)``: of both half sets, filtered. looked: band in Fourier pixels on which images
     were aligned. resolved: Fourier pixels up to which the half maps agree. emerged: they agreed beyond the band of the first
-    pass. moved: median angle in degrees between the poses of this pass and of the one before. survivors: mean number of
-    nodes that went on from each level of the search.
+    pass. moved: median angle in degrees between the poses of this pass and of the one before. elsewhere: share of the
+    particles that moved to another basin. polished: passes done that only polished. survivors: mean number of nodes that went
+    on from each level of the search.
     """
 
     number: int
@@ -80,7 +78,14 @@ class Stage:
     resolved: float
     emerged: bool = True
     moved: float = float("nan")
+    elsewhere: float = 1.0
+    polished: int = 0
     survivors: tuple[float, ...] = ()
+
+    def searches(self, schedule: Schedule) -> bool:
+        """Whether the next pass searches: images of a map that was wrong in places must meet the better one, until they
+        stay where they are."""
+        return self.polished == 0 and self.number < schedule.searches and self.elsewhere > SETTLED
 
 
 def best_start(loader: Loader, grid: Grid, table: PoseTable, mask: Tensor, schedule: Schedule, seed: int,
@@ -149,18 +154,20 @@ def first_stage(density: Tensor, grid: Grid) -> Stage:
 def next_stage(loader: Loader, grid: Grid, half: Tensor, mask: Tensor, table: PoseTable, schedule: Schedule, stage: Stage,
                seed: int) -> Stage:
     """One more pass over all images; the table holds its poses afterwards."""
-    searching = stage.number < schedule.searches
+    searching = stage.searches(schedule)
     band = min(stage.resolved, SEARCH_BAND * grid.box / 2) if searching else stage.resolved
     if stage.number == 0:  # what lies beyond must tell whether there is a structure
         band = stage.looked
     poses = [pose_inference(grid, table, density, band, schedule, searching) for density in stage.maps.flip(0)]
     before = table.rotation.clone()
     maps, resolved = half_maps(loader, grid, half, mask, (poses[0], poses[1]), schedule.symmetry, stage.number, seed)
-    moved = float(torch.rad2deg(angle_between(before, table.rotation)).median()) if stage.number else float("nan")
+    moved = torch.rad2deg(angle_between(before, table.rotation))
     emerged = stage.emerged if stage.number else resolved > band + EMERGED
     searches = [pose.base for pose in poses if pose.base is not None]
     survivors = tuple(sum(column) / len(column) for column in zip(*(each.survivors for each in searches), strict=True))
-    return Stage(stage.number + 1, maps, band, resolved, emerged, moved, survivors)
+    elsewhere = float((moved > ELSEWHERE).float().mean()) if stage.number else 1.0
+    return Stage(stage.number + 1, maps, band, resolved, emerged, float(moved.median()), elsewhere,
+                 stage.polished + (not searching), survivors)
 
 
 def half_maps(loader: Loader, grid: Grid, half: Tensor, mask: Tensor, poses: tuple[nn.Module, nn.Module], symmetry: str,
@@ -205,7 +212,7 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
         stage = Stage(0, maps, min(resolved, schedule.plan.kmin, first_band(grid)), resolved)
     else:
         stage = first_stage(best_start(loader, grid, table, problem.mask, schedule, config.seed, report), grid)
-    while stage.number < schedule.last:
+    while stage.searches(schedule) or stage.polished < schedule.polishes:
         stage = next_stage(loader, grid, problem.half, problem.mask, table, schedule, stage, config.seed)
         if not stage.emerged:
             raise InputError(f"{config.particles}: no structure emerged: half maps agree to "
@@ -213,7 +220,7 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
                              f"{extent_of(grid) / stage.looked:.3g} Å on which the images were aligned, as those of pure "
                              "noise do; check contrast, CTF and mask, or give --poses or --pose-init")
         directory.save_stage(SAVED, vars(stage) | {"table": table.state_dict()})
-        report(f"poses {stage.number}/{schedule.last}", told(stage, schedule, grid))
+        report(f"poses, pass {stage.number} ({'polish' if stage.polished else 'search'})", told(stage, schedule, grid))
     return table
 
 
@@ -226,7 +233,7 @@ def told(stage: Stage, schedule: Schedule, grid: Grid) -> dict[str, float]:
     """What is reported of a pass."""
     out = {"aligned_to_A": extent_of(grid) / stage.looked, "resolution_A": extent_of(grid) / stage.resolved}
     if stage.number > 1:
-        out["poses moved (median degrees)"] = stage.moved
+        out |= {"moved (median degrees)": stage.moved, "elsewhere (share)": stage.elsewhere}
     return out | {f"nodes kept at level {schedule.plan.level + i}": count for i, count in enumerate(stage.survivors)}
 
 

@@ -87,7 +87,7 @@ class RunConfig:
     ctf_tilt: str | None = None
     pose_init: str | None = None
     restarts: int = 3
-    searches: int = 2
+    searches: int = 8
     polishes: int = 3
     t_extent: float | None = None
     t_ngrid: int | None = None
