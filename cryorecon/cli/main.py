@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from cryorecon import __version__
+from cryorecon.cli.memory import keep_freed_blocks
 from cryorecon.errors import InputError
 
 GROUPS: dict[str, dict[str, str]] = {
@@ -107,7 +108,9 @@ def run(argv: Sequence[str]) -> None:
         parser = _Parser(prog=f"cryorecon {argv[0]}", description=module.__doc__, allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
         module.add_args(parser)
-        module.main(parser.parse_args(argv[1:]))
+        args = parser.parse_args(argv[1:])
+        keep_freed_blocks()
+        module.main(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
