@@ -8,7 +8,7 @@ die out. After every pass the latent space is recentred, scaled to unit variance
 (parameter-expanded EM: Liu, Rubin & Wu 1998), which makes a handful of passes enough.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,29 +31,29 @@ RIDGE = 0.02  # of a shell's mean weight: only keeps points that no slice came n
 
 
 class LinearEM:
-    """One M-step a pass over the data, two half sets apart.
+    """One M-step a pass over the data, in F folds apart: even ones are half set 1, odd ones half set 2.
 
-    Conformations of one half set are inferred with the other half's volume (cross-fitting): no image meets its own
-    noise in the map that judges it, so the half-set FSCs stay honest and the two latent spaces stay aligned.
+    Each fold has a volume of its own, made of all images but those of the fold; by it z and poses of the fold's images are
+    to be inferred (cross-fitting): no image meets its own noise in the map that judges it, so the half-set FSCs stay honest
+    and the latent spaces stay aligned. With two folds it is the other half set's volume; with more it holds more images.
 
     Parameters
     ----------
-    grid: the images' grid. half: ``(N,)`` half-set of each image, 1 or 2. limit: band of this pass in Fourier pixels.
-    mask: real-space mask ``(D, D, D)`` by which maps are multiplied. volumes: the linear volume of each half set,
-    updated when the pass ends. conformations: treatments of z for images of half set 1 and 2. symmetry: point group.
-    poses: treatments of the pose, likewise (default: the model's for both).
+    grid: the images' grid. fold: ``(N,)`` of each image, 0 to F - 1. limit: band of this pass in Fourier pixels. mask:
+    real-space mask ``(D, D, D)`` by which maps are multiplied. volumes: F linear volumes, updated when the pass ends.
+    conformations: treatments of z for the images of each fold. symmetry: point group. poses: treatments of the pose,
+    likewise (default: the model's for all).
     """
 
-    def __init__(self, grid: Grid, half: Tensor, limit: float, mask: Tensor, volumes: tuple[VoxelGrid, VoxelGrid],
-                 conformations: tuple[Inference, Inference], symmetry: str = "C1",
-                 poses: tuple[Inference, Inference] | None = None):
-        self.grid, self.half, self.limit, self.mask = grid, half, limit, mask
+    def __init__(self, grid: Grid, fold: Tensor, limit: float, mask: Tensor, volumes: Sequence[VoxelGrid],
+                 conformations: Sequence[Inference], symmetry: str = "C1", poses: Sequence[Inference] | None = None):
+        self.grid, self.fold, self.limit, self.mask = grid, fold, limit, mask
         self.volumes, self.conformations, self.poses = volumes, conformations, poses
         self.q = 1 + volumes[0].z_dim
         self.lattice = Lattice(grid.box, limit, 2, grid.device)
         self.band = grid.band(limit)
         points = grid.points[self.band]
-        self.sums = [Accumulator(self.lattice, points, self.q, symmetry) for _ in (1, 2)]
+        self.sums = [Accumulator(self.lattice, points, self.q, symmetry) for _ in volumes]
         self.first = torch.zeros(self.q, device=grid.device)
         self.second = torch.zeros(self.q, self.q, device=grid.device)
         self.count = 0.0
@@ -68,9 +68,9 @@ class LinearEM:
     def _accumulate(self, model: Model, batch: Batch) -> dict[str, float]:
         total = 0.0
         with torch.no_grad():
-            poses: tuple[Inference, Inference] = self.poses or (model.pose, model.pose)
-            for sums, number, pose, conformation in zip(self.sums, (1, 2), poses, self.conformations, strict=True):
-                seen = batch.at(torch.nonzero(self.half[batch.image] == number)[:, 0])
+            poses = self.poses or [model.pose] * len(self.sums)
+            for number, (sums, pose, conformation) in enumerate(zip(self.sums, poses, self.conformations, strict=True)):
+                seen = batch.at(torch.nonzero(self.fold[batch.image] == number)[:, 0])
                 if not len(seen):
                     continue
                 posed = pose(Hypotheses.empty(len(seen), batch.data.device), seen, model.energy)
@@ -88,10 +88,13 @@ class LinearEM:
         self.count += len(seen)
 
     def finish_pass(self, model: Model) -> dict[str, float]:
-        """Solve for the maps, filter them, and hand them to the halves' volumes and to the model's."""
-        halves = torch.stack([self._solve(sums) for sums in self.sums])
+        """Solve for the maps, filter them, and hand them to the folds' volumes and to the model's."""
+        folds = len(self.sums)
+        halves = torch.stack([self._solve(range(which, folds, 2)) for which in (0, 1)])
         self.turn = latent_frame(self.first / self.count, self.second / self.count, halves.mean(0))
-        halves = torch.einsum("pq,hqzyx->hpzyx", self.turn, halves)
+        halves = self._turned(halves)
+        others = halves.flip(0) if folds == 2 else torch.stack([
+            self._turned(self._solve([other for other in range(folds) if other != fold])[None])[0] for fold in range(folds)])
         coarse = halves.shape[-1]
         mask = coarsen(self.mask, coarse)
         self.half_maps = halves[:, 0]
@@ -99,16 +102,25 @@ class LinearEM:
         self.fsc = half_set_fsc(masked, self.lattice.n_shells)
         self.fsc[:, int(self.limit) + 2 :] = 0  # beyond the band the mask's leakage agrees with itself
         self.fsc = resolved_part(self.fsc)
-        for volume, own in zip(self.volumes, masked, strict=True):
-            _store(volume, filter_by_shell(own, self.fsc) * mask, self.limit)
-        _store(model.volume, filter_by_shell(masked.mean(0), 2 * self.fsc / (1 + self.fsc)) * mask, self.limit)
+        for volume, own in zip(self.volumes, others, strict=True):
+            _store(volume, filter_by_shell(own * mask, wiener(self.fsc, 2 * (folds - 1) / folds)) * mask, self.limit)
+        _store(model.volume, filter_by_shell(masked.mean(0), wiener(self.fsc, 2)) * mask, self.limit)
         return {}
 
-    def _solve(self, sums: Accumulator) -> Tensor:
+    def _turned(self, maps: Tensor) -> Tensor:
+        return torch.einsum("pq,hqzyx->hpzyx", self.turn, maps)
+
+    def _solve(self, folds: Sequence[int]) -> Tensor:
+        sums = Accumulator.joined([self.sums[fold] for fold in folds])
         sums.finish()
         weight = self.lattice.shell_mean(sums.weight)
         values = sums.solve((RIDGE * weight)[self.lattice.shell].expand(self.q, -1))
         return self.lattice.to_density(values, self.lattice.coarse_box())
+
+
+def wiener(fsc: Tensor, share: float) -> Tensor:
+    """Wiener filter of a map of ``share`` times a half set's images, from the half maps' FSC: ``s F / (1 + (s - 1) F)``."""
+    return share * fsc / (1 + (share - 1) * fsc)
 
 
 def _store(volume: nn.Module, maps: Tensor, limit: float) -> None:

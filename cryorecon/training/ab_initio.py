@@ -1,12 +1,14 @@
 r"""Poses and a map from images alone: stochastic EM finds the basin, then passes over all images sharpen it.
 
-Every pass infers the poses of one half set under the other half's map (cross-fitting: no image meets its own noise) and
-reconstructs both halves. Searches look at frequencies up to a band only; what the half maps share beyond it, they have not
-been aligned on. That decides how far the next pass may look, and whether there is a structure at all: images of pure
-noise agree within the band that they were aligned on, and not beyond (the Einstein-from-noise guard).
+Every pass infers the poses of each fold of the images under the map of all other folds (cross-fitting: no image meets its
+own noise) and reconstructs them anew. Two folds make a half set. Searches look at frequencies up to a band only; what the
+half maps share beyond it, they have not been aligned on. That decides how far the next pass may look, and whether there is
+a structure at all: images of pure noise agree within the band that they were aligned on, and not beyond (the
+Einstein-from-noise guard).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,13 +39,14 @@ from cryorecon.volumes.voxel_grid import VoxelGrid
 
 JUDGED = 300  # particles by whose likelihood starts are compared
 JUDGED_BAND = 9.0
-IMAGES = 100  # in a batch of a pass
+IMAGES = 200  # in a batch of a pass
 EMERGED = 2  # shells beyond the first pass's band that half maps must share
 SHIFTS_PER_BOX = 40  # cells of the base grid of shifts along a box
 LOCAL_LEVEL = 3  # base grid of a search around given poses: 27 rotations 7.5 degrees apart
 SAVED = "poses"  # the stage's file in a run directory
 SEARCHED = 16.0  # Fourier pixels: what finds a pose lies below; polishing uses the rest
 SEARCH_BAND = 0.65  # of the half box: to which searched poses are polished
+FOLDS = 4  # a fold meets the map of three quarters of the images; more folds, more memory
 ELSEWHERE = 10.0  # degrees: who moved as far between two passes has changed its basin
 SETTLED = 0.02  # share of particles that still do so when searching ends
 PASS_STREAM = 100_000  # random streams of the passes are their own
@@ -65,11 +68,11 @@ class Schedule:
 class Stage:
     """Where a reconstruction stands: all that the next pass needs, and what is told of the last.
 
-    number: passes done. maps ``(2, D, D, D)``: of both half sets, filtered. looked: band in Fourier pixels on which images
-    were aligned. resolved: Fourier pixels up to which the half maps agree. emerged: they agreed beyond the band of the first
-    pass. moved: median angle in degrees between the poses of this pass and of the one before. elsewhere: share of the
-    particles that moved to another basin. polished: passes done that only polished. survivors: mean number of nodes that went
-    on from each level of the search.
+    number: passes done. maps ``(F, D, D, D)``: for each fold that of all others, filtered. looked: band in Fourier pixels on
+    which images were aligned. resolved: Fourier pixels up to which the half maps agree. emerged: they agreed beyond the band
+    of the first pass. moved: median angle in degrees between the poses of this pass and of the one before. elsewhere: share
+    of the particles that moved to another basin. polished: passes done that only polished. survivors: mean number of nodes
+    that went on from each level of the search.
     """
 
     number: int
@@ -146,21 +149,27 @@ def judged(em: StochasticEM, loader: Loader, table: PoseTable) -> float:
 
 
 def first_stage(density: Tensor, grid: Grid) -> Stage:
-    """Both halves begin with the start's one map; its band is the first pass's."""
+    """All folds begin with the start's one map; its band is the first pass's."""
     band = first_band(grid)
-    return Stage(0, torch.stack([density, density]), band, band)
+    return Stage(0, torch.stack([density] * FOLDS), band, band)
 
 
-def next_stage(loader: Loader, grid: Grid, half: Tensor, mask: Tensor, table: PoseTable, schedule: Schedule, stage: Stage,
+def folds(half: Tensor, particle: Tensor, seed: int) -> Tensor:
+    """Fold of each image ``(N,)``: even in half set 1, odd in half set 2 (``half (N,)``), by ``particle (N,)`` at random."""
+    drawn = torch.randperm(int(particle.max()) + 1, generator=torch.Generator().manual_seed(seed)) // 2 % (FOLDS // 2)
+    return half - 1 + 2 * drawn[particle].to(half.device)
+
+
+def next_stage(loader: Loader, grid: Grid, fold: Tensor, mask: Tensor, table: PoseTable, schedule: Schedule, stage: Stage,
                seed: int) -> Stage:
     """One more pass over all images; the table holds its poses afterwards."""
     searching = stage.searches(schedule)
     band = min(stage.resolved, SEARCH_BAND * grid.box / 2) if searching else stage.resolved
     if stage.number == 0:  # what lies beyond must tell whether there is a structure
         band = stage.looked
-    poses = [pose_inference(grid, table, density, band, schedule, searching) for density in stage.maps.flip(0)]
+    poses = [pose_inference(grid, table, density, band, schedule, searching) for density in stage.maps]
     before = table.rotation.clone()
-    maps, resolved = half_maps(loader, grid, half, mask, (poses[0], poses[1]), schedule.symmetry, stage.number, seed)
+    maps, resolved = cross_maps(loader, grid, fold, mask, poses, schedule.symmetry, stage.number, seed)
     moved = torch.rad2deg(angle_between(before, table.rotation))
     emerged = stage.emerged if stage.number else resolved > band + EMERGED
     searches = [pose.base for pose in poses if pose.base is not None]
@@ -170,17 +179,18 @@ def next_stage(loader: Loader, grid: Grid, half: Tensor, mask: Tensor, table: Po
                  stage.polished + (not searching), survivors)
 
 
-def half_maps(loader: Loader, grid: Grid, half: Tensor, mask: Tensor, poses: tuple[nn.Module, nn.Module], symmetry: str,
-              number: int, seed: int) -> tuple[Tensor, float]:
-    """Filtered maps ``(2, D, D, D)`` of both half sets, their poses inferred by ``poses``, and where they cease to agree."""
-    halves = (VoxelGrid(grid), VoxelGrid(grid))
-    em = LinearEM(grid, half, grid.box / 2, mask, halves, (Fixed(), Fixed()), symmetry, poses)
+def cross_maps(loader: Loader, grid: Grid, fold: Tensor, mask: Tensor, poses: Sequence[nn.Module], symmetry: str,
+               number: int, seed: int) -> tuple[Tensor, float]:
+    """For each fold the filtered map of all others ``(F, D, D, D)``, their poses inferred by ``poses``, and Fourier pixels up
+    to which the half maps agree."""
+    volumes = [VoxelGrid(grid) for _ in poses]
+    em = LinearEM(grid, fold, grid.box / 2, mask, volumes, [Fixed() for _ in poses], symmetry, poses)
     model = Model(grid, VoxelGrid(grid), Fixed(), Fixed())
     stream = PASS_STREAM + number
     for _ in fit(model, em, loader, {}, range(stream, stream + 1), loader.particles_for(IMAGES), seed, grid.device):
         pass
     with torch.no_grad():
-        maps = torch.cat([volume.density(torch.zeros(1, 0, device=grid.device)) for volume in halves])
+        maps = torch.cat([volume.density(torch.zeros(1, 0, device=grid.device)) for volume in volumes])
     return maps, resolved_shell(em.fsc[0], grid)
 
 
@@ -195,6 +205,7 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
     grid, stack = problem.grid, problem.stack
     schedule = schedule_for(config, stack)
     loader = problem.loader(first_noise(problem, config), config.window)
+    fold = folds(problem.half, stack.particle, config.seed)
     saved = directory.load_stage(SAVED)
     if config.pose_init is None or stack.poses is None:
         table = PoseTable.unknown(loader.n_particles, stack.tilt, grid.device)
@@ -207,13 +218,12 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
         report("poses", {"passes_done": stage.number})
     elif schedule.plan.local:
         at_hand = Polish(grid, table, VoxelGrid(grid, 0, 2.0), 2.0, 0)
-        maps, resolved = half_maps(loader, grid, problem.half, problem.mask, (at_hand, at_hand), schedule.symmetry, 0,
-                                   config.seed)
+        maps, resolved = cross_maps(loader, grid, fold, problem.mask, [at_hand] * FOLDS, schedule.symmetry, 0, config.seed)
         stage = Stage(0, maps, min(resolved, schedule.plan.kmin, first_band(grid)), resolved)
     else:
         stage = first_stage(best_start(loader, grid, table, problem.mask, schedule, config.seed, report), grid)
     while stage.searches(schedule) or stage.polished < schedule.polishes:
-        stage = next_stage(loader, grid, problem.half, problem.mask, table, schedule, stage, config.seed)
+        stage = next_stage(loader, grid, fold, problem.mask, table, schedule, stage, config.seed)
         if not stage.emerged:
             raise InputError(f"{config.particles}: no structure emerged: half maps agree to "
                              f"{extent_of(grid) / stage.resolved:.3g} Å, no further than the "

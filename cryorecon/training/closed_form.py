@@ -63,9 +63,9 @@ def one_thread(grid: Grid) -> Iterator[None]:
 def consensus(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, mask: Tensor, symmetry: str = "C1",
               limit: float | None = None) -> Consensus:
     """Weighted backprojection of all images at their poses, as two half maps."""
-    volume, halves = VoxelGrid(grid), (VoxelGrid(grid), VoxelGrid(grid))
+    volume, others = VoxelGrid(grid), (VoxelGrid(grid), VoxelGrid(grid))
     model = Model(grid, volume, pose, Fixed())
-    em = LinearEM(grid, half, limit or grid.box / 2, mask, halves, (Fixed(), Fixed()), symmetry)
+    em = LinearEM(grid, half - 1, limit or grid.box / 2, mask, others, (Fixed(), Fixed()), symmetry)
     for _ in fit(model, em, loader, {}, range(1), loader.particles_for(IMAGES), 0, grid.device):
         pass
     with torch.no_grad():
@@ -106,9 +106,9 @@ def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim
     generator = stream(seed, -1)
     bands = [max(fraction * top, min(6.0, top)) for fraction, passes in SCHEDULE for _ in range(passes)]
     volume, *two = (VoxelGrid(grid, z_dim, bands[0]) for _ in range(3))
-    halves = (two[0], two[1])
+    others = (two[0], two[1])  # of the images outside each half set
     maps = random_components(start.density, coarsen(mask, volume.lattice.coarse_box()), z_dim, generator)
-    for each in (volume, *halves):
+    for each in (volume, *others):
         each.set_values(each.lattice.from_density(maps))
     prior: DiscretePrior | None = None
     model = Model(grid, volume, pose, Fixed())
@@ -117,17 +117,16 @@ def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim
         bands += [top] * POLISHED
     for number, band in enumerate(bands):
         limit = volume.lattice.limit
-        crossed = (Posterior(halves[1], grid, limit, prior), Posterior(halves[0], grid, limit, prior))
+        crossed = [Posterior(other, grid, limit, prior) for other in others]
         poses = None
         if isinstance(pose, PoseTable) and number >= marched:
-            poses = (Polish(grid, pose, halves[1], limit, 2, conformation=crossed[0]),
-                     Polish(grid, pose, halves[0], limit, 2, conformation=crossed[1]))
-        em = LinearEM(grid, half, band, mask, halves, crossed, poses=poses)
+            poses = [Polish(grid, pose, judge.volume, limit, 2, conformation=judge) for judge in crossed]
+        em = LinearEM(grid, half - 1, band, mask, others, crossed, poses=poses)
         for _ in fit(model, em, loader, {}, range(number, number + 1), loader.particles_for(IMAGES), seed,
                      grid.device):
             pass
         if atoms and number >= PRIOR_FROM:
-            prior = learn_prior(loader, model, halves, half, atoms, generator)
+            prior = learn_prior(loader, model, others, half, atoms, generator)
         extent = grid.box * grid.apix
         shells = em.fsc[:, 1 : int(band) + 1].gt(0.143).float().cumprod(1).sum(1).clamp(min=1)
         report(f"low rank {number + 1}/{len(bands)}", {
@@ -158,11 +157,11 @@ def random_components(density: Tensor, mask: Tensor, z_dim: int, generator: torc
     return torch.cat([mean[None], smooth / norms * (0.3 * mean.norm())])
 
 
-def learn_prior(loader: Loader, model: Model, halves: tuple[VoxelGrid, VoxelGrid], half: Tensor, atoms: int,
+def learn_prior(loader: Loader, model: Model, others: tuple[VoxelGrid, VoxelGrid], half: Tensor, atoms: int,
                 generator: torch.Generator, iterations: int = 15, most: int = 20_000) -> DiscretePrior:
     """The latent's distribution from at most ``most`` particles, each judged by the other half's volume."""
     grid = model.grid
-    judges = [Posterior(volume, grid, volume.lattice.limit) for volume in (halves[1], halves[0])]
+    judges = [Posterior(volume, grid, volume.lattice.limit) for volume in others]
     grams, vectors = [], []
     chosen = torch.randperm(loader.n_particles, generator=generator)[:most].sort().values
     for particles in chosen.split(loader.particles_for(IMAGES)):

@@ -7,6 +7,9 @@ point is a ``(Q, Q)`` system. ``Q = 1`` is weighted backprojection with a Wiener
 2012, eq. 5).
 """
 
+from collections.abc import Sequence
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -70,6 +73,18 @@ class Accumulator:
             self.lattice.symmetrise(self.numerator, odd)
             self.lattice.symmetrise(self.gram)
             self._finished = True
+
+    @staticmethod
+    def joined(parts: "Sequence[Accumulator]") -> "Accumulator":
+        """The sums of all parts, which have one lattice, band, number of components and symmetry."""
+        if len(parts) == 1:
+            return parts[0]
+        for part in parts:
+            part.finish()
+        whole = copy(parts[0])
+        whole.numerator = torch.stack([part.numerator for part in parts]).sum(0)
+        whole.gram = torch.stack([part.gram for part in parts]).sum(0)
+        return whole
 
     @property
     def weight(self) -> Tensor:

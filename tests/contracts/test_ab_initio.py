@@ -77,3 +77,12 @@ def test_noise_has_no_structure(planted, tmp_path):
 def test_shells_remain_beyond_the_first_band(box):
     grid = build.Grid(box, 4.0)
     assert ab_initio.first_band(grid) + ab_initio.EMERGED < grid.n_shells - 1
+
+
+def test_folds_halve_each_half_set_by_particle():
+    particle = torch.arange(100).repeat_interleave(3)
+    half = 1 + particle % 2  # as RELION may number them: by turns
+    fold = ab_initio.folds(half, particle, 0)
+    assert torch.equal(fold % 2 + 1, half)
+    assert torch.equal(fold.view(100, 3).amin(1), fold.view(100, 3).amax(1))
+    assert torch.bincount(fold).min() > 3 * 15

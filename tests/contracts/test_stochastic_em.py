@@ -208,14 +208,14 @@ def test_hypotheses_shared_by_all_images_are_inserted_for_each(small, several):
 def test_each_half_set_may_have_its_own_treatment_of_poses(planted):
     """``poses=``: the first half's map follows its own inference and not the other half's."""
     problem = planted(100, sigma=0.5)
-    half, mask, poses = 1 + torch.arange(100) % 2, soft_sphere(16, 6.4, 1.5), problem.stack.poses
+    fold, mask, poses = torch.arange(100) % 2, soft_sphere(16, 6.4, 1.5), problem.stack.poses
     right = Given(poses.rotation, poses.shift)
     wrong = Given(rotations.random(100, torch.Generator().manual_seed(9)), poses.shift)
     batch = problem.loader().read(torch.arange(100))
 
     def half_maps(pose, **more):
         volumes = tuple(VoxelGrid(problem.grid, 0, 6.0) for _ in (1, 2))
-        em = LinearEM(problem.grid, half, 6.0, mask, volumes, (Fixed(), Fixed()), **more)
+        em = LinearEM(problem.grid, fold, 6.0, mask, volumes, (Fixed(), Fixed()), **more)
         model = Model(problem.grid, VoxelGrid(problem.grid, 0, 6.0), pose, Fixed())
         for step in em.phases(model, batch):
             step.accumulate()
@@ -227,3 +227,22 @@ def test_each_half_set_may_have_its_own_treatment_of_poses(planted):
     torch.testing.assert_close(mixed[0], true[0])
     torch.testing.assert_close(mixed[1], false[1])
     assert not torch.allclose(mixed[1], true[1], atol=0.1 * float(true[1].abs().max()))
+
+
+def test_a_folds_volume_is_made_of_all_other_images(planted):
+    """Only the first fold's poses are wrong: its own volume does not know, those of the others do."""
+    problem = planted(200, sigma=0.5)
+    fold, mask, poses = torch.arange(200) % 4, soft_sphere(16, 6.4, 1.5), problem.stack.poses
+    right = Given(poses.rotation, poses.shift)
+    wrong = Given(rotations.random(200, torch.Generator().manual_seed(9)), poses.shift)
+    volumes = [VoxelGrid(problem.grid, 0, 6.0) for _ in range(4)]
+    em = LinearEM(problem.grid, fold, 6.0, mask, volumes, [Fixed()] * 4, poses=(wrong, right, right, right))
+    model = Model(problem.grid, VoxelGrid(problem.grid, 0, 6.0), right, Fixed())
+    for step in em.phases(model, problem.loader().read(torch.arange(200))):
+        step.accumulate()
+    em.finish_pass(model)
+    with torch.no_grad():
+        maps = torch.cat([volume.density(torch.zeros(1, 0)) for volume in volumes]).flatten(1)
+    truth = (problem.maps[0] * mask).flatten()
+    likeness = torch.nn.functional.cosine_similarity(maps, truth[None])
+    assert likeness[0] > likeness[1:].max() + 0.02

@@ -15,7 +15,7 @@ GRID = Grid(20, 4.0)
 @pytest.mark.parametrize(("z_dim", "band"), [(1, 9.0), (6, 5.0), (6, 12.0)])
 def test_the_estimate_is_of_what_em_holds(z_dim, band):
     volumes = (VoxelGrid(GRID, z_dim, 5.0), VoxelGrid(GRID, z_dim, 5.0))
-    em = LinearEM(GRID, torch.tensor([1, 2]), band, torch.ones(20, 20, 20), volumes, (lambda *_: None, lambda *_: None))
+    em = LinearEM(GRID, torch.tensor([0, 1]), band, torch.ones(20, 20, 20), volumes, (lambda *_: None, lambda *_: None))
     sums = sum(part.numel() * 4 for each in em.sums for part in (each.gram, each.numerator))
     grams = sum(each.gram.numel() * 4 for each in em.sums)
     estimate = memory.low_rank_bytes(20, band, z_dim)
