@@ -5,14 +5,17 @@ import argparse
 import re
 from pathlib import Path
 
+import ab_initio
 import common
+import landscape
 import million
 import throughput
+import vs_abinit
 import vs_cryodrgn
 
 PAGE = common.REPOSITORY / "docs" / "benchmarks.md"
 RESULTS = common.HERE / "results"
-TABLES = {"vs_cryodrgn": vs_cryodrgn.tables, "throughput": throughput.tables, "million": million.tables}
+TABLES = {each.__name__: each.tables for each in (vs_cryodrgn, throughput, ab_initio, landscape, vs_abinit, million)}
 SECTION = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -109,7 +109,7 @@ def add_search(parser: Parser) -> None:
     _add(group, "pose_init", "start from these poses, and search near them only", metavar="FILE")
     _add(group, "restarts", "random starts, of which the likeliest goes on", type=int, metavar="N")
     _add(group, "searches", "most passes of search over all images; they end when poses stay", type=int, metavar="N")
-    _add(group, "polishes", "passes after them that only polish poses", type=int, metavar="N")
+    _add(group, "polishes", "most passes that only polish poses; they end when poses stand still", type=int, metavar="N")
     _add(group, "t_extent", "largest shift in pixels (default: 8 %% of the box)", type=float, metavar="PX")
     _add(group, "t_ngrid", "shifts per side of the base grid (default: a fortieth of the box apart)", type=int, metavar="N")
     _add(group, "base_healpy", "level of the base grid: 1 30°, 2 15°, 3 7.5°", type=int, metavar="N")

@@ -5,6 +5,7 @@ Only :class:`Batch` crosses from files into learning. With noise power ``sigma^2
 ``power = c^2 / sigma^2``, where ``y_1 = c y``, or the images as they come where they are CTF-premultiplied.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,10 +14,9 @@ import torch
 from torch import Tensor
 
 from cryorecon.data.stack import ParticleStack
-from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid, Selection
 from cryorecon.imaging.masks import radius_map, window
-from cryorecon.imaging.noise import background_power
+from cryorecon.imaging.noise import background_power, inside_power
 
 CACHE_BYTES = 1 << 29
 
@@ -181,28 +181,30 @@ def _block_shuffle(n: int, block: int, generator: torch.Generator) -> Tensor:
     return torch.cat(out)
 
 
-def require_corners(images: Tensor, box: int) -> None:
-    """Raise :class:`InputError` where images ``(n, D, D)`` have been masked: their corners must scatter as their rim does."""
+def has_corners(images: Tensor, box: int) -> bool:
+    """Whether images ``(n, D, D)`` scatter in their corners as near the rim: else they were masked, or are noise-free."""
     radius = 2 * radius_map(box, 2) / box
     corner = images[:, radius > 1.05].var(1).mean()
     rim = images[:, (radius > 0.8) & (radius < 0.88)].var(1).mean()
-    if not float(corner) > 0.3 * float(rim):
-        raise InputError(f"expected images with noise in their corners, found {float(corner / rim):.2g} of the variance that "
-                         "their rim has: they have been masked; use unmasked images (preprocess without --window)")
+    return float(corner) > 0.3 * float(rim)
 
 
 def estimate_noise(stack: ParticleStack, grid: Grid, white: bool = False, n_images: int = 1000,
                    seed: int = 0) -> Tensor:
     """Noise power per shell ``(n_shells,)`` from the corners of at most ``n_images`` images; ``white``: their mean.
 
-    Raises
-    ------
-    InputError: the corners hold (almost) nothing because the images have been masked.
+    Where the corners are empty, the images having been masked, a warning says so, and what lies within stands for it, signal
+    included: a little too much noise, which costs a little resolution.
     """
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(len(stack), min(n_images, len(stack)), replace=False))
-    require_corners(stack.images(torch.from_numpy(chosen[:100])), grid.box)
-    power = torch.stack([background_power(stack.images(part), grid) * len(part)
+    cornered = has_corners(stack.images(torch.from_numpy(chosen[:100])), grid.box)
+    if not cornered:
+        warnings.warn("expected images with noise in their corners, found (almost) none: they were masked or are noise-free; "
+                      "the noise is taken from whole images; better take unmasked ones (preprocess without --window)",
+                      stacklevel=2)
+    measured = background_power if cornered else inside_power
+    power = torch.stack([measured(stack.images(part), grid) * len(part)
                          for part in torch.from_numpy(chosen).split(250)]).sum(0) / len(chosen)
     if stack.premultiplied and stack.optics is not None:
         # the images' noise has been multiplied by the CTF: divide its mean square out again

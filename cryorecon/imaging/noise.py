@@ -21,6 +21,15 @@ def background_power(images: Tensor, grid: Grid, radius: float = 0.92) -> Tensor
     return smooth_shells(power)
 
 
+def inside_power(images: Tensor, grid: Grid, radius: float = 0.8) -> Tensor:
+    """Power ``E|y(k)|^2`` per shell ``(n_shells,)`` of all that lies within ``radius``, as of :func:`background_power`."""
+    inside = (radius_map(grid.box, 2, images.device) < radius * grid.box / 2).to(images.dtype)
+    mean = (images * inside).sum((-2, -1), keepdim=True) / inside.sum()
+    power = grid.shell_mean(grid.spectra((images - mean) * inside).abs().square().mean(0)) / inside.mean()
+    power[0] = power[1]
+    return smooth_shells(power)
+
+
 def smooth_shells(power: Tensor) -> Tensor:
     """A running geometric mean over three shells: a spectrum of few samples must not show their scatter."""
     log = power.clamp(min=power[power > 0].min() if (power > 0).any() else 1e-30).log()

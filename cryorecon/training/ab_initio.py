@@ -49,18 +49,19 @@ SEARCH_BAND = 0.65  # of the half box: to which searched poses are polished
 FOLDS = 4  # a fold meets the map of three quarters of the images; more folds, more memory
 ELSEWHERE = 10.0  # degrees: who moved as far between two passes has changed its basin
 SETTLED = 0.02  # share of particles that still do so when searching ends
+STILL = 0.1  # Fourier pixels at the band's edge by which the median pose still turns when polishing ends
 PASS_STREAM = 100_000  # random streams of the passes are their own
 
 
 @dataclass(frozen=True)
 class Schedule:
     """plan: of the searches. restarts: random starts, of which the likeliest goes on. searches: most passes of search;
-    polishes: passes that only polish after them. symmetry: point group."""
+    polishes: most passes that only polish after them. symmetry: point group."""
 
     plan: Plan
     restarts: int = 3
     searches: int = 8
-    polishes: int = 3
+    polishes: int = 8
     symmetry: str = "C1"
 
 
@@ -89,6 +90,11 @@ class Stage:
         """Whether the next pass searches: images of a map that was wrong in places must meet the better one, until they
         stay where they are."""
         return self.polished == 0 and self.number < schedule.searches and self.elsewhere > SETTLED
+
+    def polishes(self, schedule: Schedule) -> bool:
+        """Whether a pass that only polishes follows the searches: until the poses stand still."""
+        still = self.polished > 0 and self.moved < math.degrees(STILL / self.looked)
+        return self.polished < schedule.polishes and not still
 
 
 def best_start(loader: Loader, grid: Grid, table: PoseTable, mask: Tensor, schedule: Schedule, seed: int,
@@ -222,7 +228,7 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
         stage = Stage(0, maps, min(resolved, schedule.plan.kmin, first_band(grid)), resolved)
     else:
         stage = first_stage(best_start(loader, grid, table, problem.mask, schedule, config.seed, report), grid)
-    while stage.searches(schedule) or stage.polished < schedule.polishes:
+    while stage.searches(schedule) or stage.polishes(schedule):
         stage = next_stage(loader, grid, fold, problem.mask, table, schedule, stage, config.seed)
         if not stage.emerged:
             raise InputError(f"{config.particles}: no structure emerged: half maps agree to "

@@ -88,7 +88,7 @@ class RunConfig:
     pose_init: str | None = None
     restarts: int = 3
     searches: int = 8
-    polishes: int = 3
+    polishes: int = 8
     t_extent: float | None = None
     t_ngrid: int | None = None
     base_healpy: int = 2

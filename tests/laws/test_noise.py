@@ -7,7 +7,7 @@ import torch
 
 from cryorecon.geometry.grid import Grid
 from cryorecon.imaging import noise
-from cryorecon.imaging.masks import soft_sphere
+from cryorecon.imaging.masks import soft_sphere, window
 
 
 @pytest.fixture(params=[47, 48])
@@ -50,6 +50,13 @@ def test_background_power_does_not_see_the_particle(grid):
     particle = 20 * soft_sphere(grid.box, 0.3 * grid.box, 4, dims=2)
     torch.testing.assert_close(noise.background_power(images + particle, grid), noise.background_power(images, grid),
                                rtol=1e-4, atol=0)
+
+
+def test_inside_power_of_masked_noise_is_its_power(grid):
+    power = coloured(grid)
+    images = noise.draw(power, grid, 800, generator()) * window(grid.box)
+    found = noise.inside_power(images, grid)
+    torch.testing.assert_close(found[3:], power[3:], rtol=0.15, atol=0)
 
 
 def test_background_power_scales_with_variance(grid):
