@@ -2,20 +2,14 @@
 """
 
 import argparse
+import importlib
 import re
 from pathlib import Path
 
-import ab_initio
 import common
-import landscape
-import million
-import throughput
-import vs_abinit
-import vs_cryodrgn
 
 PAGE = common.REPOSITORY / "docs" / "benchmarks.md"
 RESULTS = common.HERE / "results"
-TABLES = {each.__name__: each.tables for each in (vs_cryodrgn, throughput, ab_initio, landscape, vs_abinit, million)}
 SECTION = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -30,14 +24,14 @@ def machine_line(machine: common.Table) -> str:
 
 
 def section(name: str, folder: Path) -> str:
-    """All results of one benchmark, a table for each file; empty where none has been measured."""
+    """All results of one benchmark, a table for each file by its script's ``tables``; empty where none has been measured."""
     made = []
     for path in sorted(folder.glob("*.json")):
         results = common.read_json(path)
         if results and results["benchmark"] == name:
             code = f" by cryorecon {results['code']}" if "code" in results else ""
             title = f"`{path.name}`, written {results['written'][:10]}{code}."
-            made.append(f"{title} {machine_line(results['machine'])}.\n\n{TABLES[name](results)}\n")
+            made.append(f"{title} {machine_line(results['machine'])}.\n\n{importlib.import_module(name).tables(results)}\n")
     return "\n" + "\n".join(made) + "\n" if made else ""
 
 
