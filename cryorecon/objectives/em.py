@@ -34,8 +34,8 @@ class LinearEM:
     """One M-step a pass over the data, in F folds apart: even ones are half set 1, odd ones half set 2.
 
     Each fold has a volume of its own, made of all images but those of the fold; by it z and poses of the fold's images are
-    to be inferred (cross-fitting): no image meets its own noise in the map that judges it, so the half-set FSCs stay honest
-    and the latent spaces stay aligned. With two folds it is the other half set's volume; with more it holds more images.
+    to be inferred (cross-fitting): no image meets its own noise in the map that judges it, and the latent spaces stay
+    aligned. With two folds it is the other half set's volume; with more it holds more images, some of the fold's own half set.
 
     Parameters
     ----------
