@@ -3,22 +3,24 @@ weighted backprojection).
 
 E-step: hypotheses with weights and, where z is inferred, its Gaussian posterior. M-step: one small linear system at
 every lattice point (:mod:`cryorecon.volumes.backprojection`), solved for two half sets apart. Half-set FSCs of the
-masked maps set each component's Wiener filter, ``2 F / (1 + F)`` by shell, so that components that only fit noise
-die out. After every pass the latent space is recentred, scaled to unit variance and turned to principal axes
-(parameter-expanded EM: Liu, Rubin & Wu 1998), which makes a handful of passes enough.
+masked maps say how far each component reaches, and their local agreement how much of it to believe where
+(:mod:`cryorecon.objectives.filters`), so that components that only fit noise die out. After every pass the latent space
+is recentred, scaled to unit variance and turned to principal axes (parameter-expanded EM: Liu, Rubin & Wu 1998), which
+makes a handful of passes enough.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from cryorecon.data.loader import Batch
-from cryorecon.geometry.fourier import centred_fft
 from cryorecon.geometry.grid import Grid
-from cryorecon.imaging.masks import radius_map
 from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.model import Model
+from cryorecon.objectives.cores import side_by_side
+from cryorecon.objectives.filters import half_set_fsc, local_wiener, resolved_part
 from cryorecon.objectives.steps import ClosedForm
 from cryorecon.volumes.backprojection import Accumulator
 from cryorecon.volumes.lattice import Lattice
@@ -66,26 +68,29 @@ class LinearEM:
         yield ClosedForm(lambda: self._accumulate(model, batch))
 
     def _accumulate(self, model: Model, batch: Batch) -> dict[str, float]:
+        numbers = [number for number in range(len(self.sums)) if bool((self.fold[batch.image] == number).any())]
         total = 0.0
-        with torch.no_grad():
-            poses = self.poses or [model.pose] * len(self.sums)
-            for number, (sums, pose, conformation) in enumerate(zip(self.sums, poses, self.conformations, strict=True)):
-                seen = batch.at(torch.nonzero(self.fold[batch.image] == number)[:, 0])
-                if not len(seen):
-                    continue
-                posed = pose(Hypotheses.empty(len(seen), batch.data.device), seen, model.energy)
-                found = conformation(posed, seen, model.energy)
-                total += float(found.kl.sum())
-                for start in range(0, len(seen), INSERTED):
-                    index = slice(start, start + INSERTED)
-                    self._insert(sums, found.at(index), seen.at(index).select(self.band))
+        for kl, first, second in side_by_side([partial(self._fold, number, model, batch) for number in numbers]):
+            total += kl
+            self.first += first
+            self.second += second
+        self.count += len(batch)
         return {"kl": total, "weight": float(len(batch))}
 
-    def _insert(self, sums: Accumulator, found: Hypotheses, seen: Batch) -> None:
-        share, mean, second = insert(sums, self.grid, found, seen)
-        self.first += (share[:, None] * mean).sum(0)
-        self.second += (share[:, None, None] * second).sum(0)
-        self.count += len(seen)
+    def _fold(self, number: int, model: Model, batch: Batch) -> tuple[float, Tensor, Tensor]:
+        """Insert the batch's images of a fold; their divergence in nats and the sums of the moments of ``(1, z)``."""
+        with torch.no_grad():
+            seen = batch.at(torch.nonzero(self.fold[batch.image] == number)[:, 0])
+            pose = model.pose if self.poses is None else self.poses[number]
+            posed = pose(Hypotheses.empty(len(seen), batch.data.device), seen, model.energy)
+            found = self.conformations[number](posed, seen, model.energy)
+            first, second = torch.zeros_like(self.first), torch.zeros_like(self.second)
+            for start in range(0, len(seen), INSERTED):
+                index = slice(start, start + INSERTED)
+                share, mean, square = insert(self.sums[number], self.grid, found.at(index), seen.at(index).select(self.band))
+                first += (share[:, None] * mean).sum(0)
+                second += (share[:, None, None] * square).sum(0)
+            return float(found.kl.sum()), first, second
 
     def finish_pass(self, model: Model) -> dict[str, float]:
         """Solve for the maps, filter them, and hand them to the folds' volumes and to the model's."""
@@ -102,9 +107,13 @@ class LinearEM:
         self.fsc = half_set_fsc(masked, self.lattice.n_shells)
         self.fsc[:, int(self.limit) + 2 :] = 0  # beyond the band the mask's leakage agrees with itself
         self.fsc = resolved_part(self.fsc)
-        for volume, own in zip(self.volumes, others, strict=True):
-            _store(volume, filter_by_shell(own * mask, wiener(self.fsc, 2 * (folds - 1) / folds)) * mask, self.limit)
-        _store(model.volume, filter_by_shell(masked.mean(0), wiener(self.fsc, 2)) * mask, self.limit)
+        shares = [2 * (folds - 1) / folds] * folds + [2.0]
+        targets = torch.cat([others, halves.mean(0)[None]])
+        filtered = [local_wiener(targets[:, q] * mask, masked[:, q], self.fsc[q] > 0, shares) for q in range(self.q)]
+        *crossed, joint = (torch.stack(maps) * mask for maps in zip(*filtered, strict=True))
+        for volume, own in zip(self.volumes, crossed, strict=True):
+            _store(volume, own, self.limit)
+        _store(model.volume, joint, self.limit)
         return {}
 
     def _turned(self, maps: Tensor) -> Tensor:
@@ -116,11 +125,6 @@ class LinearEM:
         weight = self.lattice.shell_mean(sums.weight)
         values = sums.solve((RIDGE * weight)[self.lattice.shell].expand(self.q, -1))
         return self.lattice.to_density(values, self.lattice.coarse_box())
-
-
-def wiener(fsc: Tensor, share: float) -> Tensor:
-    """Wiener filter of a map of ``share`` times a half set's images, from the half maps' FSC: ``s F / (1 + (s - 1) F)``."""
-    return share * fsc / (1 + (share - 1) * fsc)
 
 
 def _store(volume: nn.Module, maps: Tensor, limit: float) -> None:
@@ -184,38 +188,3 @@ def coarsen(mask: Tensor, box: int) -> Tensor:
     unit = 2 * axis / (mask.shape[-1] - 1) - 1
     where = torch.stack(torch.meshgrid(unit, unit, unit, indexing="ij")[::-1], -1)
     return torch.nn.functional.grid_sample(mask[None, None], where[None], align_corners=True)[0, 0]
-
-
-def half_set_fsc(halves: Tensor, n_shells: int) -> Tensor:
-    """FSC by shell of masked half maps ``(2, Q, D, D, D)``: ``(Q, n_shells)``, at least 0 and at most .999."""
-    shell = radius_map(halves.shape[-1], 3, halves.device).round().long().flatten()
-    n = max(n_shells, int(shell.max()) + 1)
-    out = []
-    for first, second in zip(halves[0], halves[1], strict=True):
-        a, b = centred_fft(first, 3).flatten(), centred_fft(second, 3).flatten()
-        sums = torch.stack([(a * b.conj()).real, a.abs().square(), b.abs().square()])
-        by_shell = sums.new_zeros(3, n).index_add_(1, shell, sums)
-        out.append(by_shell[0] / (by_shell[1] * by_shell[2]).sqrt().clamp(min=1e-30))
-    return torch.stack(out)[:, :n_shells].clamp(0, 0.999)
-
-
-def resolved_part(fsc: Tensor, threshold: float = 0.143) -> Tensor:
-    """FSCs ``(Q, n_shells)`` set to zero from where they first fall below the threshold, counted from their peak.
-
-    From the peak, because a motion that moves no mass far has little power, and a low FSC, in the innermost shells. A
-    running mean over three shells decides, so that one unlucky shell doesn't.
-    """
-    padded = torch.cat([fsc[:, :1], fsc, fsc[:, -1:]], 1)
-    smooth = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3
-    after = torch.arange(fsc.shape[1], device=fsc.device) > smooth.argmax(1, keepdim=True)
-    lost = (after & (smooth < threshold)).cumsum(1) > 0
-    return fsc.masked_fill(lost, 0.0)
-
-
-def filter_by_shell(maps: Tensor, factor: Tensor) -> Tensor:
-    """Maps ``(Q, D, D, D)`` with each shell of their transforms multiplied by ``factor (Q, n_shells)``."""
-    from cryorecon.geometry.fourier import centred_ifft
-
-    shell = radius_map(maps.shape[-1], 3, maps.device).round().long()
-    padded = torch.cat([factor, factor.new_zeros(len(factor), int(shell.max()) + 1)], 1)
-    return torch.stack([centred_ifft(centred_fft(m, 3) * f[shell], 3).real for m, f in zip(maps, padded, strict=True)])

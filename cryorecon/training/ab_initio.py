@@ -10,6 +10,7 @@ Einstein-from-noise guard).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from cryorecon.inference.pose.polish import Polish
 from cryorecon.inference.pose.search import Plan, Search
 from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
+from cryorecon.objectives.cores import side_by_side
 from cryorecon.objectives.em import LinearEM
 from cryorecon.objectives.stochastic_em import Annealing, StochasticEM
 from cryorecon.training.build import Problem, first_noise
@@ -97,25 +99,26 @@ class Stage:
         return self.polished < schedule.polishes and not still
 
 
-def best_start(loader: Loader, grid: Grid, table: PoseTable, mask: Tensor, schedule: Schedule, seed: int,
+def best_start(loader: Loader, grid: Grid, mask: Tensor, schedule: Schedule, tilt: Tensor | None, seed: int,
                report: Report) -> Tensor:
-    """The map ``(D, D, D)`` of the likeliest of several random starts, coarse (Annealing's last band)."""
+    """The map ``(D, D, D)`` of the likeliest of several random starts, coarse (Annealing's last band). tilt: as of
+    :class:`PoseTable`."""
     plan = schedule.plan
     annealing = fitting(Annealing(plan.extent, shifts=plan.shifts, memory=plan.memory), grid, loader.n_particles)
-    coarse = int(annealing.coarse * annealing.steps)
-    best: tuple[float, int, StochasticEM] | None = None
-    for number in range(schedule.restarts):
+
+    def start(number: int) -> tuple[float, StochasticEM, PoseTable]:
         generator = torch.Generator().manual_seed(seed * 1000 + number)
         em = StochasticEM(grid, annealing, mask, generator, schedule.symmetry)
-        advance(em, loader, table, coarse, seed * 1000 + number)
-        evidence = judged(em, loader, table)
-        report(f"start {number + 1}/{schedule.restarts}", {"log_likelihood": evidence})
-        if best is None or evidence > best[0]:
-            best = evidence, number, em
-    if best is None:
-        raise ValueError("expected at least one start")
-    _, number, em = best
-    advance(em, loader, table, annealing.steps, seed * 1000 + number)
+        table = PoseTable.unknown(loader.n_particles, tilt, grid.device)
+        advance(em, loader, table, int(annealing.coarse * annealing.steps), seed * 1000 + number)
+        return judged(em, loader, table), em, table
+
+    starts = side_by_side([partial(start, number) for number in range(schedule.restarts)])
+    for number, (evidence, _, _) in enumerate(starts, 1):
+        report(f"start {number}/{schedule.restarts}", {"log_likelihood": evidence})
+    best = max(range(len(starts)), key=lambda number: starts[number][0])
+    _, em, table = starts[best]
+    advance(em, loader, table, annealing.steps, seed * 1000 + best)
     return resample(em.density, grid.box, 3)
 
 
@@ -227,7 +230,7 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
         maps, resolved = cross_maps(loader, grid, fold, problem.mask, [at_hand] * FOLDS, schedule.symmetry, 0, config.seed)
         stage = Stage(0, maps, min(resolved, schedule.plan.kmin, first_band(grid)), resolved)
     else:
-        stage = first_stage(best_start(loader, grid, table, problem.mask, schedule, config.seed, report), grid)
+        stage = first_stage(best_start(loader, grid, problem.mask, schedule, stack.tilt, config.seed, report), grid)
     while stage.searches(schedule) or stage.polishes(schedule):
         stage = next_stage(loader, grid, fold, problem.mask, table, schedule, stage, config.seed)
         if not stage.emerged:

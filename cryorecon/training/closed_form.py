@@ -3,8 +3,7 @@
 Seconds of work that give the network its noise spectrum, its amplitude, a base to stand on and latents to start from.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,14 +18,14 @@ from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.inference.pose.polish import Polish
 from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
-from cryorecon.objectives.em import LinearEM, coarsen, filter_by_shell
+from cryorecon.objectives.em import LinearEM, coarsen
+from cryorecon.objectives.filters import filter_by_shell
 from cryorecon.training.fit import fit, stream
 from cryorecon.training.inferred import inferred
 from cryorecon.training.memory import require_room
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 Report = Callable[[str, dict[str, float]], None]
-SMALL_BOX = 128
 IMAGES = 500  # in a closed-form batch
 SCHEDULE = ((0.25, 5), (0.4, 4), (0.6, 2), (1.0, 1))  # (fraction of the resolved band, passes)
 POLISHED = 2  # more passes at the last band, in which poses that were found follow the conformations
@@ -45,19 +44,6 @@ class Consensus:
     halves: Tensor
     fsc: Tensor
     resolved: float
-
-
-@contextmanager
-def one_thread(grid: Grid) -> Iterator[None]:
-    """One thread on the CPU for small boxes: their steps are many and short, and a pool of threads waits more than it works
-    (measured at 64 px on two cores: twice the processor time, no less wall time; far worse where cores are shared)."""
-    before = torch.get_num_threads()
-    alone = grid.device.type == "cpu" and grid.box <= SMALL_BOX
-    torch.set_num_threads(1 if alone else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def consensus(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, mask: Tensor, symmetry: str = "C1",

@@ -26,6 +26,7 @@ from cryorecon.inference.conformation.table import Table
 from cryorecon.inference.pose.refine import Refine
 from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
+from cryorecon.objectives.cores import one_core_a_task
 from cryorecon.objectives.likelihood import Likelihood, PointSampler
 from cryorecon.training import build, closed_form
 from cryorecon.training.ab_initio import find_poses
@@ -70,7 +71,7 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
         if config.epochs > state.epoch:
             settle(config, state)
     else:
-        with closed_form.one_thread(problem.grid):
+        with one_core_a_task(problem.grid):
             problem = with_found_poses(config, problem, directory, report)
             state = begin(config, problem, directory, report)
         settle(config, state)
