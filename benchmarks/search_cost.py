@@ -252,7 +252,8 @@ def default_search(problem: "Problem", table: Any, density: "Tensor", peer: Tabl
     from cryorecon.training.config import RunConfig
 
     config = RunConfig("", conformation="fixed", t_extent=peer["t_extent"])
-    return pose_inference(problem.grid, table, density, peer["l_end"], schedule_for(config, problem.stack), True)
+    schedule = schedule_for(config, problem.stack, problem.grid.device)
+    return pose_inference(problem.grid, table, density, peer["l_end"], schedule, True)
 
 
 def rates(bench: Bench, folder: Path, peer: Table) -> list[Table]:

@@ -85,18 +85,19 @@ class Loader:
 
     Parameters
     ----------
-    stack: the particles. grid: the images' grid (CPU).
+    stack: the particles. grid: the images' grid; batches are made, and kept, on its device.
     noise: ``(n_shells,)`` noise power per shell, in units of the images.
     windowed: multiply images by the soft circular window before the transform.
-    cache_bytes: matched data smaller than this are computed once and kept.
+    cache_bytes: matched data smaller than this are computed once and kept (default: 512 MB, or a quarter of what is free on a
+    GPU).
     """
 
     def __init__(self, stack: ParticleStack, grid: Grid, noise: Tensor, windowed: bool = True,
-                 cache_bytes: int = CACHE_BYTES):
+                 cache_bytes: int | None = None):
         self.stack, self.grid, self.noise, self.windowed = stack, grid, noise, windowed
-        self._whiten = 1 / noise[grid.shell]
-        self._window = window(grid.box) if windowed else None
-        outside = (radius_map(grid.box, 2) > 0.92 * grid.box / 2).float()
+        self._whiten = 1 / noise.to(grid.device)[grid.shell]
+        self._window = window(grid.box).to(grid.device) if windowed else None
+        outside = (radius_map(grid.box, 2, grid.device) > 0.92 * grid.box / 2).float()
         self._rim = outside / outside.sum()
         order = torch.argsort(stack.particle, stable=True)
         _, counts = torch.unique_consecutive(stack.particle[order], return_counts=True)
@@ -104,6 +105,8 @@ class Loader:
         self._starts = torch.cumsum(counts, 0) - counts
         self._scale = self._cached_scale = torch.ones(len(stack))
         self._cache: Batch | None = None
+        if cache_bytes is None:
+            cache_bytes = CACHE_BYTES if grid.device.type == "cpu" else torch.cuda.mem_get_info(grid.device)[0] // 4
         if len(stack) * grid.n * 12 <= cache_bytes:
             parts = [self._read(index) for index in torch.arange(len(stack)).split(512)]
             names = ("data", "power", "norm", "image", "particle")
@@ -113,7 +116,7 @@ class Loader:
         """Factor ``(N,)`` on each image's transfer function: its contrast."""
         self._scale = scale
         if self._cache is not None:
-            c, s = self._cache, (scale / self._cached_scale)[:, None]
+            c, s = self._cache, (scale / self._cached_scale)[:, None].to(self.grid.device)
             self._cache = Batch(c.data * s, c.power * s.square(), c.norm, c.image, c.particle)
             self._cached_scale = scale
 
@@ -129,18 +132,20 @@ class Loader:
         return self._cache.at(index)
 
     def _read(self, index: Tensor) -> Batch:
-        images = self.stack.images(index)
+        device = self.grid.device
+        images = self.stack.images(index).to(device)
         images = images - (images * self._rim).sum((1, 2), keepdim=True)  # else the window turns a level into a bump
         if self._window is not None:
             images = images * self._window
         spectra = self.grid.spectra(images)
         transfer = self.stack.transfer(index, self.grid.frequency)
-        scale = self._scale[index, None]
+        scale = self._scale[index, None].to(device)
         if self.stack.premultiplied:
-            data, norm = spectra * self._whiten, torch.zeros(len(index))
+            data, norm = spectra * self._whiten, torch.zeros(len(index), device=device)
         else:
             data, norm = spectra * (transfer * self._whiten), (spectra.abs().square() * self._whiten).sum(1)
-        return Batch(data * scale, (transfer * scale).square() * self._whiten, norm, index, self.stack.particle[index])
+        return Batch(data * scale, (transfer * scale).square() * self._whiten, norm, index.to(device),
+                     self.stack.particle[index].to(device))
 
     def particles_for(self, images: int) -> int:
         """How many particles hold about ``images`` images (one or more)."""

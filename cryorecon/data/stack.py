@@ -107,10 +107,11 @@ class ParticleStack:
         lower frequency.
         """
         if self.optics is None:
-            return torch.ones(len(index), len(frequency))
+            return torch.ones(len(index), len(frequency), device=frequency.device)
+        optics = Optics(self.optics[index].parameters.to(frequency.device))
         if self.pixel is None:
-            return ctf(self.optics[index], frequency)
-        return ctf(self.optics[index], frequency * (self.apix / self.pixel[index]).float()[:, None, None])
+            return ctf(optics, frequency)
+        return ctf(optics, frequency * (self.apix / self.pixel[index]).to(frequency)[:, None, None])
 
     def images(self, indices: Index | None = None) -> Tensor:
         """Images ``(n, D, D)`` float32, contrast factor applied; all of them without ``indices``."""

@@ -85,8 +85,9 @@ class LinearEM:
             posed = pose(Hypotheses.empty(len(seen), batch.data.device), seen, model.energy)
             found = self.conformations[number](posed, seen, model.energy)
             first, second = torch.zeros_like(self.first), torch.zeros_like(self.second)
-            for start in range(0, len(seen), INSERTED):
-                index = slice(start, start + INSERTED)
+            step = INSERTED if self.grid.device.type == "cpu" else 8 * INSERTED
+            for start in range(0, len(seen), step):
+                index = slice(start, start + step)
                 share, mean, square = insert(self.sums[number], self.grid, found.at(index), seen.at(index).select(self.band))
                 first += (share[:, None] * mean).sum(0)
                 second += (share[:, None, None] * square).sum(0)

@@ -8,6 +8,7 @@ Einstein-from-noise guard).
 """
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,9 +33,10 @@ from cryorecon.objectives.cores import side_by_side
 from cryorecon.objectives.em import LinearEM
 from cryorecon.objectives.stochastic_em import Annealing, StochasticEM
 from cryorecon.training.build import Problem, first_noise
-from cryorecon.training.closed_form import Report, resolved_shell
+from cryorecon.training.closed_form import Report, images_at_once, resolved_shell
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import fit
+from cryorecon.training.memory import search_room
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.raster import Raster
 from cryorecon.volumes.voxel_grid import VoxelGrid
@@ -196,7 +198,8 @@ def cross_maps(loader: Loader, grid: Grid, fold: Tensor, mask: Tensor, poses: Se
     em = LinearEM(grid, fold, grid.box / 2, mask, volumes, [Fixed() for _ in poses], symmetry, poses)
     model = Model(grid, VoxelGrid(grid), Fixed(), Fixed())
     stream = PASS_STREAM + number
-    for _ in fit(model, em, loader, {}, range(stream, stream + 1), loader.particles_for(IMAGES), seed, grid.device):
+    size = loader.particles_for(images_at_once(grid, IMAGES))
+    for _ in fit(model, em, loader, {}, range(stream, stream + 1), size, seed, grid.device):
         pass
     with torch.no_grad():
         maps = torch.cat([volume.density(torch.zeros(1, 0, device=grid.device)) for volume in volumes])
@@ -212,7 +215,7 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
     InputError: no structure emerged: half maps agree no further than the images were aligned.
     """
     grid, stack = problem.grid, problem.stack
-    schedule = schedule_for(config, stack)
+    schedule = schedule_for(config, stack, problem.device)
     loader = problem.loader(first_noise(problem, config), config.window)
     fold = folds(problem.half, stack.particle, config.seed)
     saved = directory.load_stage(SAVED)
@@ -232,14 +235,16 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
     else:
         stage = first_stage(best_start(loader, grid, problem.mask, schedule, stack.tilt, config.seed, report), grid)
     while stage.searches(schedule) or stage.polishes(schedule):
+        began = time.monotonic()
         stage = next_stage(loader, grid, fold, problem.mask, table, schedule, stage, config.seed)
         if not stage.emerged:
             raise InputError(f"{config.particles}: no structure emerged: half maps agree to "
                              f"{extent_of(grid) / stage.resolved:.3g} Å, no further than the "
                              f"{extent_of(grid) / stage.looked:.3g} Å on which the images were aligned, as those of pure "
                              "noise do; check contrast, CTF and mask, or give --poses or --pose-init")
+        speed = {"images_per_second": len(stack) / (time.monotonic() - began)}
         directory.save_stage(SAVED, vars(stage) | {"table": table.state_dict()})
-        report(f"poses, pass {stage.number} ({'polish' if stage.polished else 'search'})", told(stage, schedule, grid))
+        report(f"poses, pass {stage.number} ({'polish' if stage.polished else 'search'})", told(stage, schedule, grid) | speed)
     return table
 
 
@@ -256,13 +261,14 @@ def told(stage: Stage, schedule: Schedule, grid: Grid) -> dict[str, float]:
     return out | {f"nodes kept at level {schedule.plan.level + i}": count for i, count in enumerate(stage.survivors)}
 
 
-def schedule_for(config: RunConfig, stack: ParticleStack) -> Schedule:
+def schedule_for(config: RunConfig, stack: ParticleStack, device: torch.device) -> Schedule:
     """The schedule that a configuration asks for."""
     extent = config.t_extent if config.t_extent is not None else 0.08 * stack.box
     shifts = config.t_ngrid or max(3, math.ceil(2 * extent * SHIFTS_PER_BOX / stack.box))
     local = config.pose_init is not None
+    memory = search_room(config.search_memory, device)
     plan = Plan(extent * stack.apix, LOCAL_LEVEL if local else config.base_healpy, shifts, config.niter, config.l_start,
-                config.l_start, config.nkeptposes, bound=config.bound, local=local, memory=config.search_memory << 20)
+                config.l_start, config.nkeptposes, bound=config.bound, local=local, memory=memory)
     return Schedule(plan, config.restarts, config.searches, config.polishes, config.symmetry)
 
 

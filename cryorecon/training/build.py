@@ -43,7 +43,7 @@ class Problem:
 
     def loader(self, noise: Tensor, windowed: bool) -> Loader:
         """Batches whitened by ``noise`` per shell."""
-        return Loader(self.stack, self.grid.to("cpu"), noise, windowed)
+        return Loader(self.stack, self.grid, noise, windowed)
 
 
 def choose_device(name: str) -> torch.device:

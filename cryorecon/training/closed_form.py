@@ -27,6 +27,7 @@ from cryorecon.volumes.voxel_grid import VoxelGrid
 
 Report = Callable[[str, dict[str, float]], None]
 IMAGES = 500  # in a closed-form batch
+ON_GPU = 16  # times as many images at once as on a CPU, for steps that launch many kernels each
 SCHEDULE = ((0.25, 5), (0.4, 4), (0.6, 2), (1.0, 1))  # (fraction of the resolved band, passes)
 POLISHED = 2  # more passes at the last band, in which poses that were found follow the conformations
 PRIOR_FROM = 4  # passes before the latent prior is learned: components must have settled
@@ -52,12 +53,17 @@ def consensus(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, m
     volume, others = VoxelGrid(grid), (VoxelGrid(grid), VoxelGrid(grid))
     model = Model(grid, volume, pose, Fixed())
     em = LinearEM(grid, half - 1, limit or grid.box / 2, mask, others, (Fixed(), Fixed()), symmetry)
-    for _ in fit(model, em, loader, {}, range(1), loader.particles_for(IMAGES), 0, grid.device):
+    for _ in fit(model, em, loader, {}, range(1), loader.particles_for(images_at_once(grid)), 0, grid.device):
         pass
     with torch.no_grad():
         density = volume.density(torch.zeros(1, 0, device=grid.device))[0]
     resolved = min(resolved_shell(em.fsc[0], grid), limit or grid.box / 2)
     return Consensus(model, volume, density, em.half_maps, em.fsc[0], resolved)
+
+
+def images_at_once(grid: Grid, images: int = IMAGES) -> int:
+    """Images of a closed-form batch: what a core's cache likes, or enough to keep a GPU busy."""
+    return images if grid.device.type == "cpu" else images * ON_GPU
 
 
 def resolved_shell(fsc: Tensor, grid: Grid) -> float:
@@ -108,7 +114,7 @@ def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim
         if isinstance(pose, PoseTable) and number >= marched:
             poses = [Polish(grid, pose, judge.volume, limit, 2, conformation=judge) for judge in crossed]
         em = LinearEM(grid, half - 1, band, mask, others, crossed, poses=poses)
-        for _ in fit(model, em, loader, {}, range(number, number + 1), loader.particles_for(IMAGES), seed,
+        for _ in fit(model, em, loader, {}, range(number, number + 1), loader.particles_for(images_at_once(grid)), seed,
                      grid.device):
             pass
         if atoms and number >= PRIOR_FROM:
@@ -150,7 +156,7 @@ def learn_prior(loader: Loader, model: Model, others: tuple[VoxelGrid, VoxelGrid
     judges = [Posterior(volume, grid, volume.lattice.limit) for volume in others]
     grams, vectors = [], []
     chosen = torch.randperm(loader.n_particles, generator=generator)[:most].sort().values
-    for particles in chosen.split(loader.particles_for(IMAGES)):
+    for particles in chosen.split(loader.particles_for(images_at_once(grid))):
         batch = loader.of(particles).to(grid.device)
         for number, judge in enumerate(judges, 1):
             part = batch.at(torch.nonzero(half[batch.image] == number)[:, 0])

@@ -41,7 +41,7 @@ class RunConfig:
     local search around these), restarts (random starts), searches, polishes (passes), t_extent (largest shift in px, None: 8 %
     of the box), t_ngrid (shifts per side of the base grid, None: a fortieth of the box apart), base_healpy (level of the base
     grid), niter (subdivisions), nkeptposes (nodes kept), l_start (band in Fourier pixels of the base grid), bound (see
-    :mod:`cryorecon.inference.pose.search`), search_memory (MB).
+    :mod:`cryorecon.inference.pose.search`), search_memory (MB; None: as the device bears).
     Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
     pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
     """
@@ -96,7 +96,7 @@ class RunConfig:
     nkeptposes: int = 8
     l_start: float = 11.0
     bound: str = "none"
-    search_memory: int = 256
+    search_memory: int | None = None
 
     def __post_init__(self) -> None:
         self._check_values()
@@ -111,12 +111,12 @@ class RunConfig:
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
         for name in ("width", "layers", "enc_width", "enc_layers", "batch", "checkpoint", "lr", "mask_radius",
-                     "feature_sigma", "restarts", "base_healpy", "nkeptposes", "l_start", "search_memory"):
+                     "feature_sigma", "restarts", "base_healpy", "nkeptposes", "l_start"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}")
         if self.limit is not None and not self.limit >= MIN_LIMIT:
             raise InputError(f"limit: expected a band of at least {MIN_LIMIT} Fourier pixels, found {self.limit}")
-        for name in ("t_extent", "t_ngrid", "features"):
+        for name in ("t_extent", "t_ngrid", "features", "search_memory"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}; leave it out for the default")
         if self.beta is not None and not 0 <= self.beta < float("inf"):

@@ -25,6 +25,13 @@ def available(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def search_room(megabytes: int | None, device: torch.device) -> int:
+    """Bytes that a search of poses may hold at once: as asked for, else 256 MB, or a sixteenth of what is free on a GPU."""
+    if megabytes is not None:
+        return megabytes << 20
+    return 1 << 28 if device.type == "cpu" else available(device) // 16
+
+
 def low_rank_bytes(box: int, band: float, z_dim: int) -> int:
     """What a pass of low-rank EM to ``band`` Fourier pixels holds: at each lattice point the Gram matrix of two half sets,
     as much again while sums are added and solved, and six times ``Q = z_dim + 1`` complex numbers (sums and maps)."""

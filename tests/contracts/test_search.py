@@ -57,7 +57,8 @@ def polished(problem, table, base=None, maps=None, z=None) -> Hypotheses:
         return hypotheses.with_z(z[batch.particle][:, None], torch.zeros(len(batch), 1))
 
     conformation = None if z is None else told
-    treatment = Polish(problem.grid, table, volume, problem.grid.box / 2, 4, base, conformation, chunk=7)
+    treatment = Polish(problem.grid, table, volume, problem.grid.box / 2, 4, base, conformation)
+    treatment.chunk = 7
     return treatment(Hypotheses.empty(len(batch), "cpu"), batch)
 
 

@@ -19,6 +19,8 @@ from cryorecon.inference.pose.energies import flat
 from cryorecon.inference.pose.search import Search, Sliced
 from cryorecon.inference.pose.table import PoseTable
 
+AT_ONCE = 64  # particles whose slices a core's cache bears
+POINTS_ON_GPU = 1 << 21  # points of particles at once there; each costs about 1.5 KB
 Inference = Callable[[Hypotheses, Batch, Callable | None], Hypotheses]
 
 
@@ -95,11 +97,12 @@ class Polish(nn.Module):
     volume: Sliced
 
     def __init__(self, grid: Grid, table: PoseTable, volume: Sliced, limit: float, iterations: int = 3,
-                 base: Search | None = None, conformation: Inference | None = None, chunk: int = 64):
+                 base: Search | None = None, conformation: Inference | None = None):
         super().__init__()
         object.__setattr__(self, "volume", volume)  # not registered: not this module's to save
         self.grid, self.table, self.limit, self.iterations, self.base = grid, table, limit, iterations, base
-        self.conformation, self.chunk = conformation, chunk
+        self.conformation = conformation
+        self.chunk = AT_ONCE if grid.device.type == "cpu" else max(1, POINTS_ON_GPU // grid.n_points(limit))
 
     def forward(self, hypotheses: Hypotheses, batch: Batch, score: Callable | None = None) -> Hypotheses:
         """Polished poses; the table holds them too."""
