@@ -111,21 +111,23 @@ class Problem:
         self.loader = self.data.loader(self.noise, True)
 
     def true_map(self, rows: torch.Tensor | slice = slice(None)) -> tuple[torch.Tensor, float]:
-        """The map that these images give with their true poses, and the band to which its halves agree."""
-        stack = self.stack[rows]
+        """The map ``(D, D, D)`` that these images give with their true poses, and the band to which its halves agree."""
+        stack, device = self.stack[rows], self.grid.device
         stack = replace(stack, particle=torch.arange(len(stack)))
-        pose = Given(stack.poses.rotation, stack.poses.shift)
-        found = consensus(replace(self.data, stack=stack).loader(self.noise, True), self.grid, pose, stack.half, self.data.mask)
-        return found.density, found.resolved
+        pose = Given(stack.poses.rotation, stack.poses.shift).to(device)
+        loader = replace(self.data, stack=stack).loader(self.noise, True)
+        found = consensus(loader, self.grid, pose, stack.half.to(device), self.data.mask)
+        return found.density.cpu(), found.resolved
 
     def oracle(self, density: torch.Tensor, limit: float) -> PoseError:
         """Errors of poses polished from the true ones on a map of other images."""
         true = self.stack.poses
-        table = PoseTable(true.rotation, true.shift)
-        volume = VoxelGrid.from_density(density[None], self.grid).requires_grad_(False)
+        table = PoseTable(true.rotation, true.shift).to(self.grid.device)
+        volume = VoxelGrid.from_density(density[None].to(self.grid.device), self.grid).requires_grad_(False)
         polish = Polish(self.grid, table, volume, limit, iterations=6)
         for batch in self.loader.epoch(256):
             polish(Hypotheses.empty(len(batch), self.grid.device), batch)
+        table.to("cpu")
         return pose_error(table.rotation, true.rotation, table.shift, true.shift, IDENTITY)
 
     def resolution(self, density: torch.Tensor, truth: torch.Tensor) -> float:

@@ -12,7 +12,8 @@ from cryorecon.training.config import RunConfig
 TRAINING = ("epochs", "batch", "lr", "points", "checkpoint")
 NETWORK = ("width", "layers", "encoding", "features", "feature_sigma")
 LEVELS = ("t_ngrid", "base_healpy", "niter", "nkeptposes", "l_start", "bound", "search_memory")
-SEARCH = ("restarts", "searches", "polishes", "t_extent", *LEVELS)
+BY_NETWORK = ("search_epochs", "ps_freq", "pretrain", "l_end")
+SEARCH = ("restarts", "searches", "polishes", "t_extent", *LEVELS, "schedule", *BY_NETWORK)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,14 @@ RULES = (  # of several that hold for an option the first one speaks
          "the particles' poses are taken as they are; add --search-poses to make it count"),
     Rule(("restarts", "base_healpy"), lambda c, _: c.pose_init is not None,
          "a search near given poses starts from these, on a grid of its own; leave out --pose-init to make it count"),
-    Rule(LEVELS, lambda c, _: c.searches == 0, "--searches 0 leaves polishing alone; take 1 or more to make it count"),
+    Rule(("schedule", *BY_NETWORK), lambda c, _: c.pose_init is not None,
+         "a search near given poses needs no other schedule; leave out --pose-init to make it count"),
+    Rule(BY_NETWORK, lambda c, _: c.schedule != "network", "closed-form EM finds the poses; add --schedule network to make it "
+         "count"),
+    Rule(("restarts", "searches"), lambda c, _: c.schedule == "network",
+         "the network searches by epochs; say --search-epochs and --ps-freq instead"),
+    Rule(LEVELS, lambda c, _: c.searches == 0 and c.schedule != "network",
+         "--searches 0 leaves polishing alone; take 1 or more to make it count"),
     Rule(("poses",), lambda c, _: c.pose_init is not None, "--pose-init says the poses; leave out one of the two"),
     Rule(("poses",), lambda c, _: c.pose == "search",
          "poses are searched for; leave out --search-poses to take these, or give them as --pose-init"),

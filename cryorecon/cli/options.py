@@ -30,7 +30,8 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "restarts": ("--restarts",), "searches": ("--searches",), "polishes": ("--polishes",), "t_extent": ("--t-extent",),
     "t_ngrid": ("--t-ngrid",), "base_healpy": ("--base-healpy",), "niter": ("--niter",),
     "nkeptposes": ("--nkeptposes",), "l_start": ("--l-start",), "bound": ("--bound",),
-    "search_memory": ("--search-memory",),
+    "search_memory": ("--search-memory",), "schedule": ("--schedule",), "search_epochs": ("--search-epochs",),
+    "ps_freq": ("--ps-freq",), "pretrain": ("--pretrain",), "l_end": ("--l-end",),
     "beta": ("--beta",), "enc_width": ("--enc-dim",), "enc_layers": ("--enc-layers",), "atoms": ("--atoms",),
 }  # fmt: skip
 
@@ -117,7 +118,13 @@ def add_search(parser: Parser) -> None:
     _add(group, "nkeptposes", "poses kept at each level", type=int, metavar="N")
     _add(group, "l_start", "band of the base grid in Fourier pixels", type=float, metavar="L")
     _add(group, "bound", "drop poses by a lower bound of their energy, beside the cap")
-    _add(group, "search_memory", "for energies held at once, in MB", type=int, metavar="MB")
+    _add(group, "search_memory", "for energies held at once, in MB (default: 256; GPU: a thirty-second of what is free)",
+         type=int, metavar="MB")
+    _add(group, "schedule", "closed-form EM, or cryoDRGN's: the network trains, and searches every few epochs")
+    _add(group, "search_epochs", "with --schedule network: its epochs until the poses count as found", type=int, metavar="N")
+    _add(group, "ps_freq", "a search before every Nth of them", type=int, metavar="N")
+    _add(group, "pretrain", "images seen at random poses before them", type=int, metavar="N")
+    _add(group, "l_end", "band of the last searches in Fourier pixels", type=float, metavar="L")
     group = parser.add_argument_group("tilt pairs")
     _add(group, "tilt", "images of the same particles after the stage was tilted, in the same order", metavar="FILE")
     _add(group, "tilt_deg", "by so many degrees", type=float, metavar="DEG")

@@ -37,6 +37,7 @@ from cryorecon.training.closed_form import Report, images_at_once, resolved_shel
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import fit
 from cryorecon.training.memory import search_room
+from cryorecon.training.network_search import march_for, search_by_network
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.raster import Raster
 from cryorecon.volumes.voxel_grid import VoxelGrid
@@ -228,10 +229,15 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
         table.load_state_dict(saved.pop("table"))
         stage = Stage(**saved | {"maps": saved["maps"].to(grid.device)})
         report("poses", {"passes_done": stage.number})
-    elif schedule.plan.local:
+    elif schedule.plan.local or config.schedule == "network":
+        if not schedule.plan.local:
+            march = march_for(config, schedule.plan, grid.box / 2)
+            search_by_network(config, problem, loader, table, march, directory, report)
         at_hand = Polish(grid, table, VoxelGrid(grid, 0, 2.0), 2.0, 0)
         maps, resolved = cross_maps(loader, grid, fold, problem.mask, [at_hand] * FOLDS, schedule.symmetry, 0, config.seed)
         stage = Stage(0, maps, min(resolved, schedule.plan.kmin, first_band(grid)), resolved)
+        if not schedule.plan.local:  # the network's searches are done, and reached too far to tell structure from noise
+            stage = replace(stage, number=1, elsewhere=0.0)
     else:
         stage = first_stage(best_start(loader, grid, problem.mask, schedule, stack.tilt, config.seed, report), grid)
     while stage.searches(schedule) or stage.polishes(schedule):

@@ -21,7 +21,7 @@ MIN_LIMIT = 3
 CHOICES = {  # the registries' names (a test compares them): this file imports no torch
     "volume": ("mlp", "voxels"), "conformation": ("fixed", "encoder", "posterior", "table"),
     "pose": ("given", "refine", "search"), "road": ("lowrank", "plain"), "encoding": ("gaussian", "geometric"),
-    "noise": ("shells", "white"), "bound": ("none", "rigorous", "probabilistic"),
+    "noise": ("shells", "white"), "schedule": ("em", "network"), "bound": ("none", "rigorous", "probabilistic"),
 }
 
 
@@ -41,7 +41,9 @@ class RunConfig:
     local search around these), restarts (random starts), searches, polishes (passes), t_extent (largest shift in px, None: 8 %
     of the box), t_ngrid (shifts per side of the base grid, None: a fortieth of the box apart), base_healpy (level of the base
     grid), niter (subdivisions), nkeptposes (nodes kept), l_start (band in Fourier pixels of the base grid), bound (see
-    :mod:`cryorecon.inference.pose.search`), search_memory (MB; None: as the device bears).
+    :mod:`cryorecon.inference.pose.search`), search_memory (MB; None: as the device bears). schedule: ``em``, or
+    ``network``: search_epochs of training, a search before every ps_freq-th, after pretrain images at random poses, in a band
+    that grows from l_start to l_end Fourier pixels.
     Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
     pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
     """
@@ -97,6 +99,11 @@ class RunConfig:
     l_start: float = 11.0
     bound: str = "none"
     search_memory: int | None = None
+    schedule: str = "em"
+    search_epochs: int = 30
+    ps_freq: int = 5
+    pretrain: int = 10_000
+    l_end: float = 32.0
 
     def __post_init__(self) -> None:
         self._check_values()
@@ -107,11 +114,11 @@ class RunConfig:
         for name, valid in CHOICES.items():
             if getattr(self, name) not in valid:
                 raise InputError(f"{name}: expected one of {', '.join(valid)}, found {getattr(self, name)!r}")
-        for name in ("epochs", "zdim", "seed", "atoms", "searches", "polishes", "niter"):
+        for name in ("epochs", "zdim", "seed", "atoms", "searches", "polishes", "niter", "pretrain"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
         for name in ("width", "layers", "enc_width", "enc_layers", "batch", "checkpoint", "lr", "mask_radius",
-                     "feature_sigma", "restarts", "base_healpy", "nkeptposes", "l_start"):
+                     "feature_sigma", "restarts", "base_healpy", "nkeptposes", "l_start", "l_end", "search_epochs", "ps_freq"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}")
         if self.limit is not None and not self.limit >= MIN_LIMIT:

@@ -26,10 +26,10 @@ def available(device: torch.device) -> int:
 
 
 def search_room(megabytes: int | None, device: torch.device) -> int:
-    """Bytes that a search of poses may hold at once: as asked for, else 256 MB, or a sixteenth of what is free on a GPU."""
+    """Bytes that a search of poses may hold at once: as asked for, else 256 MB, or a thirty-second of what is free on a GPU."""
     if megabytes is not None:
         return megabytes << 20
-    return 1 << 28 if device.type == "cpu" else available(device) // 16
+    return 1 << 28 if device.type == "cpu" else available(device) // 32
 
 
 def low_rank_bytes(box: int, band: float, z_dim: int) -> int:

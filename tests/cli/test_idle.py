@@ -56,6 +56,9 @@ def test_an_option_that_changes_nothing_is_told_of_with_what_to_do(typed, names,
 @pytest.mark.parametrize(("typed", "names", "remedy"), [
     ("--pose-init q.pkl --restarts 4", "--restarts", "leave out --pose-init"),
     ("--searches 0 --niter 3", "--niter", "--searches 0"),
+    ("--ps-freq 2 --l-end 9", "each of --ps-freq, --l-end", "--schedule network"),
+    ("--schedule network --restarts 2", "--restarts", "--search-epochs"),
+    ("--pose-init q.pkl --schedule network", "--schedule", "leave out --pose-init"),
 ])
 def test_an_option_of_the_search_that_changes_nothing(typed, names, remedy):
     lines = told("train_nn", typed, searched=True)
