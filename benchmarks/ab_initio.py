@@ -183,6 +183,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=common.SHARED, metavar="DIR", help="the shared data")
     parser.add_argument("-o", "--out", type=Path, metavar="JSON", help="results (default: WORK/ab_initio.json)")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)  # of the scoring too: pools of threads that share cores wait for each other
     with common.locked(args.work.absolute()):
         results: Table = {"benchmark": "ab_initio", "code": common.code_version(), "written": common.now(),
                           "arguments": sys.argv[1:], "machine": common.machine(args.threads), "rows": []}

@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=common.SHARED, metavar="DIR", help="the shared data")
     parser.add_argument("-o", "--out", type=Path, metavar="JSON", help="results (default: WORK/landscape.json)")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)  # of the scoring too: pools of threads that share cores wait for each other
     tilt = () if args.tilt_deg is None else ("--tilt-deg", str(args.tilt_deg))
     pairs = (*tilt, "--tilt", "DATA/particles_tilt.mrcs", "--ctf-tilt", "DATA/ctf_tilt.pkl") if tilt else ()
     with common.locked(args.work.absolute()):

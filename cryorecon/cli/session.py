@@ -125,7 +125,20 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
             console.line(f"resumed after epoch {done}")
         for record in train(config, directory, resume, report):
             console.record(record)
+        _draw_poses(directory)
     return directory
+
+
+def _draw_poses(directory: "RunDirectory") -> None:
+    """``poses.N.png``: the orientation distribution, where the run found or refined poses."""
+    numbers = [int(path.name.split(".")[1]) for path in directory.path.glob("poses.*.pkl")]
+    if not numbers:
+        return
+    from cryorecon.data.cryodrgn_files import read_poses
+    from cryorecon.report.pose_plots import orientation_plot
+
+    state, path = directory.load(), directory.path / f"poses.{max(numbers)}.pkl"
+    orientation_plot(read_poses(path, state["box"], state["apix"]).rotation, path.with_suffix(".png"))
 
 
 @contextmanager

@@ -117,6 +117,7 @@ def test_other_cells_of_the_grid_run(known, tmp_path, more):
     assert main(["train_vae", *known, "--zdim", "1", "-n", "1", "-o", str(out), *TINY, *more]) == 0
     assert np.isfinite(np.load(next(out.glob("z.[01].npy")))).all()
     if "--refine-poses" in more:
+        assert (out / "poses.1.png").is_file()
         assert main(["backproject", str(out / "poses.1.star"), "-o", str(tmp_path / "b"), "--device", "cpu"]) == 0
 
 

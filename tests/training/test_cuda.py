@@ -64,3 +64,11 @@ def test_poses_from_nothing(hinge, tmp_path, zdim):
     found = read_poses(tmp_path / "run" / "poses.0.pkl", 32, 6.0)
     error = pose_error(found.rotation, hinge.poses.rotation, found.shift, hinge.poses.shift)
     assert float(error.angle.median()) < 12
+
+
+@pytest.mark.parametrize("zdim", [0, 1])
+def test_the_networks_own_schedule(hinge, tmp_path, zdim):
+    run = cryorecon.train(replace(hinge, poses=None), tmp_path / "run", zdim=zdim, epochs=0, device="cuda", t_extent=2.0,
+                          schedule="network", search_epochs=2, ps_freq=1, pretrain=200, width=32, l_start=6.0, polishes=1,
+                          enc_width=32)
+    assert torch.isfinite(run.density(run.z[:1] if zdim else np.zeros((1, 0), np.float32))).all()
