@@ -198,15 +198,17 @@ def estimate_noise(stack: ParticleStack, grid: Grid, white: bool = False, n_imag
                    seed: int = 0) -> Tensor:
     """Noise power per shell ``(n_shells,)`` from the corners of at most ``n_images`` images; ``white``: their mean.
 
-    Where the corners are empty, the images having been masked, a warning says so, and what lies within stands for it, signal
-    included: a little too much noise, which costs a little resolution.
+    Where the corners are empty, a warning says so, and what lies within stands for it, signal included, as white noise. Of
+    images that were masked this is a little too much noise, which costs a little resolution. Noise-free images count as if
+    half of their variance were noise; by shell, where signal is all there is, their coarse features would weigh no more than
+    the finest ones.
     """
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(len(stack), min(n_images, len(stack)), replace=False))
     cornered = has_corners(stack.images(torch.from_numpy(chosen[:100])), grid.box)
     if not cornered:
         warnings.warn("expected images with noise in their corners, found (almost) none: they were masked or are noise-free; "
-                      "the noise is taken from whole images; better take unmasked ones (preprocess without --window)",
+                      "whole images are taken for white noise; better take unmasked ones (preprocess without --window)",
                       stacklevel=2)
     measured = background_power if cornered else inside_power
     power = torch.stack([measured(stack.images(part), grid) * len(part)
@@ -215,7 +217,7 @@ def estimate_noise(stack: ParticleStack, grid: Grid, white: bool = False, n_imag
         # the images' noise has been multiplied by the CTF: divide its mean square out again
         sample = stack.transfer(torch.from_numpy(chosen), grid.frequency).square().mean(0)
         power = power / grid.shell_mean(sample).clamp(min=1e-3)
-    if white:
+    if white or not cornered:
         count = torch.bincount(grid.shell, minlength=grid.n_shells)
         power = ((power * count).sum() / count.sum()).expand(grid.n_shells).clone()
     return power.clamp(min=1e-12 * float(power.max()))
