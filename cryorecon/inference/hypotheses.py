@@ -37,6 +37,17 @@ class Hypotheses:
         cov = None if self.z_cov is None else self.z_cov[index]
         return Hypotheses(cut(self.rotation), cut(self.shift), self.z[index], self.log_weight[index], self.kl[index], cov)
 
+    def only(self, which: int) -> "Hypotheses":
+        """One of the K hypotheses of every image, its weight 1."""
+        one = slice(which, which + 1)
+
+        def cut(x: Tensor) -> Tensor:
+            return x[:, one] if x.shape[1] > 1 else x
+
+        cov = None if self.z_cov is None else cut(self.z_cov)
+        return Hypotheses(cut(self.rotation), cut(self.shift), cut(self.z), torch.zeros_like(self.log_weight[:, :1]),
+                          cut(self.kl), cov)
+
     def with_pose(self, rotation: Tensor, shift: Tensor) -> "Hypotheses":
         """The same with one other pose an image: rotation ``(B, 3, 3)``, shift ``(B, 2)``."""
         return replace(self, rotation=rotation[:, None], shift=shift[:, None])

@@ -33,7 +33,7 @@ from cryorecon.objectives.cores import side_by_side
 from cryorecon.objectives.em import LinearEM
 from cryorecon.objectives.stochastic_em import Annealing, StochasticEM
 from cryorecon.training.build import Problem, first_noise
-from cryorecon.training.closed_form import Report, images_at_once, resolved_shell
+from cryorecon.training.closed_form import SEARCHED, Report, images_at_once, resolved_shell
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import fit
 from cryorecon.training.memory import search_room
@@ -49,7 +49,6 @@ EMERGED = 2  # shells beyond the first pass's band that half maps must share
 SHIFTS_PER_BOX = 40  # cells of the base grid of shifts along a box
 LOCAL_LEVEL = 3  # base grid of a search around given poses: 27 rotations 7.5 degrees apart
 SAVED = "poses"  # the stage's file in a run directory
-SEARCHED = 16.0  # Fourier pixels: what finds a pose lies below; polishing uses the rest
 SEARCH_BAND = 0.65  # of the half box: to which searched poses are polished
 FOLDS = 4  # a fold meets the map of three quarters of the images; more folds, more memory
 ELSEWHERE = 10.0  # degrees: who moved as far between two passes has changed its basin
@@ -75,17 +74,17 @@ class Stage:
     """Where a reconstruction stands: all that the next pass needs, and what is told of the last.
 
     number: passes done. maps ``(F, D, D, D)``: for each fold that of all others, filtered. looked: band in Fourier pixels on
-    which images were aligned. resolved: Fourier pixels up to which the half maps agree. emerged: they agreed beyond the band
-    of the first pass. moved: median angle in degrees between the poses of this pass and of the one before. elsewhere: share
-    of the particles that moved to another basin. polished: passes done that only polished. survivors: mean number of nodes
-    that went on from each level of the search.
+    which images were aligned. resolved: Fourier pixels up to which the half maps agree. emerged: in this pass or an earlier one
+    they agreed beyond the band on which images were aligned. moved: median angle in degrees between the poses of this pass and
+    of the one before. elsewhere: share of the particles that moved to another basin. polished: passes done that only polished.
+    survivors: mean number of nodes that went on from each level of the search.
     """
 
     number: int
     maps: Tensor
     looked: float
     resolved: float
-    emerged: bool = True
+    emerged: bool = False
     moved: float = float("nan")
     elsewhere: float = 1.0
     polished: int = 0
@@ -177,14 +176,14 @@ def next_stage(loader: Loader, grid: Grid, fold: Tensor, mask: Tensor, table: Po
     """One more pass over all images; the table holds its poses afterwards."""
     searching = stage.searches(schedule)
     band = min(stage.resolved, SEARCH_BAND * grid.box / 2) if searching else stage.resolved
-    if stage.number == 0:  # what lies beyond must tell whether there is a structure
+    if not stage.emerged:  # what lies beyond must tell whether there is a structure
         band = stage.looked
     poses = [pose_inference(grid, table, density, band, schedule, searching) for density in stage.maps]
     before = table.rotation.clone()
     maps, resolved = cross_maps(loader, grid, fold, mask, poses, schedule.symmetry, stage.number, seed)
     moved = torch.rad2deg(angle_between(before, table.rotation))
-    emerged = stage.emerged if stage.number else resolved > band + EMERGED
-    searches = [pose.base for pose in poses if pose.base is not None]
+    emerged = stage.emerged or resolved > band + EMERGED
+    searches = [pose.base for pose in poses if isinstance(pose.base, Search)]
     survivors = tuple(sum(column) / len(column) for column in zip(*(each.survivors for each in searches), strict=True))
     elsewhere = float((moved > ELSEWHERE).float().mean()) if stage.number else 1.0
     return Stage(stage.number + 1, maps, band, resolved, emerged, float(moved.median()), elsewhere,
@@ -237,13 +236,14 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
         maps, resolved = cross_maps(loader, grid, fold, problem.mask, [at_hand] * FOLDS, schedule.symmetry, 0, config.seed)
         stage = Stage(0, maps, min(resolved, schedule.plan.kmin, first_band(grid)), resolved)
         if not schedule.plan.local:  # the network's searches are done, and reached too far to tell structure from noise
-            stage = replace(stage, number=1, elsewhere=0.0)
+            stage = replace(stage, number=1, elsewhere=0.0, emerged=True)
     else:
         stage = first_stage(best_start(loader, grid, problem.mask, schedule, stack.tilt, config.seed, report), grid)
     while stage.searches(schedule) or stage.polishes(schedule):
         began = time.monotonic()
         stage = next_stage(loader, grid, fold, problem.mask, table, schedule, stage, config.seed)
-        if not stage.emerged:
+        if not stage.emerged and not stage.searches(schedule):
+            directory.drop_stage(SAVED)
             raise InputError(f"{config.particles}: no structure emerged: half maps agree to "
                              f"{extent_of(grid) / stage.resolved:.3g} Å, no further than the "
                              f"{extent_of(grid) / stage.looked:.3g} Å on which the images were aligned, as those of pure "

@@ -4,7 +4,7 @@ Seconds of work that give the network its noise spectrum, its amplitude, a base 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from cryorecon.inference.conformation.fixed import Fixed
 from cryorecon.inference.conformation.posterior import DiscretePrior, Posterior
 from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.inference.pose.polish import Polish
+from cryorecon.inference.pose.rescore import Rescore
+from cryorecon.inference.pose.search import Plan, Search
 from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
 from cryorecon.objectives.em import LinearEM, coarsen
@@ -23,6 +25,7 @@ from cryorecon.objectives.filters import filter_by_shell
 from cryorecon.training.fit import fit, stream
 from cryorecon.training.inferred import inferred
 from cryorecon.training.memory import require_room
+from cryorecon.volumes.raster import Raster
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 Report = Callable[[str, dict[str, float]], None]
@@ -30,6 +33,7 @@ IMAGES = 500  # in a closed-form batch
 ON_GPU = 16  # times as many images at once as on a CPU, for steps that launch many kernels each
 SCHEDULE = ((0.25, 5), (0.4, 4), (0.6, 2), (1.0, 1))  # (fraction of the resolved band, passes)
 POLISHED = 2  # more passes at the last band, in which poses that were found follow the conformations
+SEARCHED = 16.0  # Fourier pixels: what finds a pose lies below; polishing uses the rest
 PRIOR_FROM = 4  # passes before the latent prior is learned: components must have settled
 
 
@@ -84,9 +88,11 @@ class LowRank:
 
 
 def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim: int, atoms: int, seed: int,
-             report: Report) -> LowRank:
+             report: Report, plan: Plan | None = None) -> LowRank:
     """Frequency-marched passes of cross-fitted probabilistic PCA with a learned latent prior; poses that were found, which
     have met the consensus alone, are polished on each particle's own conformation in passes at the end.
+
+    plan: of a search before the first of these, whose best poses are weighed with z integrated out; None: no search.
 
     Raises
     ------
@@ -112,7 +118,8 @@ def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim
         crossed = [Posterior(other, grid, limit, prior) for other in others]
         poses = None
         if isinstance(pose, PoseTable) and number >= marched:
-            poses = [Polish(grid, pose, judge.volume, limit, 2, conformation=judge) for judge in crossed]
+            again = plan if number == marched else None
+            poses = [Polish(grid, pose, judge.volume, limit, 2, rescored(grid, pose, judge, again), judge) for judge in crossed]
         em = LinearEM(grid, half - 1, band, mask, others, crossed, poses=poses)
         for _ in fit(model, em, loader, {}, range(number, number + 1), loader.particles_for(images_at_once(grid)), seed,
                      grid.device):
@@ -124,6 +131,19 @@ def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim
         report(f"low rank {number + 1}/{len(bands)}", {
             "band_A": extent / band, "mean_A": extent / float(shells[0]), "first_component_A": extent / float(shells[1])})
     return readable(volume, prior, em.fsc)
+
+
+def rescored(grid: Grid, pose: PoseTable, judge: Posterior, plan: Plan | None) -> Rescore | None:
+    """The poses of a search of the mean of a linear family, and those at hand, weighed by the whole family; None: no plan."""
+    if plan is None:
+        return None
+    volume = judge.volume
+    top = min(SEARCHED, volume.lattice.limit)
+    search = Search(grid, pose, replace(plan, kmin=min(plan.kmin, top), kmax=top, keep=plan.survivors))
+    with torch.no_grad():
+        mean = volume.density(torch.zeros(1, volume.z_dim, device=grid.device))
+    search.look_at(Raster(mean, grid, top))
+    return Rescore(pose, search, Posterior(volume, grid, top, judge.prior))
 
 
 def readable(volume: VoxelGrid, prior: DiscretePrior | None, fsc: Tensor) -> LowRank:

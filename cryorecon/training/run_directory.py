@@ -176,6 +176,10 @@ class RunDirectory:
         """What a stage before the first checkpoint has reached: ``stage.<name>.pt``."""
         write_atomically(self.path / f"stage.{name}.pt", lambda p: _save_state(p, state))
 
+    def drop_stage(self, name: str) -> None:
+        """Forget a stage that led nowhere."""
+        (self.path / f"stage.{name}.pt").unlink(missing_ok=True)
+
     def load_stage(self, name: str) -> dict[str, Any] | None:
         """What a stage had reached, None where it never began. Raises :class:`InputError` for a damaged file."""
         path = self.path / f"stage.{name}.pt"

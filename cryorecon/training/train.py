@@ -29,7 +29,7 @@ from cryorecon.model import Model
 from cryorecon.objectives.cores import one_core_a_task
 from cryorecon.objectives.likelihood import Likelihood, PointSampler
 from cryorecon.training import build, closed_form
-from cryorecon.training.ab_initio import find_poses
+from cryorecon.training.ab_initio import find_poses, schedule_for
 from cryorecon.training.amortise import fit_encoder
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, fit, stream
@@ -171,7 +171,9 @@ def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, re
     shape: dict[str, Any] = {"base_limit": 0.0, "atoms": 0}
     low: closed_form.LowRank | None = None
     if config.road == "lowrank" and config.zdim:
-        low = closed_form.low_rank(loader, problem.half, problem.mask, found, config.zdim, config.atoms, config.seed, report)
+        plan = schedule_for(config, problem.stack, problem.device).plan if config.searches else None
+        low = closed_form.low_rank(loader, problem.half, problem.mask, found, config.zdim, config.atoms, config.seed, report,
+                                   plan)
         if problem.found is not None and first.pose is problem.found:  # polished with the conformations
             write_found(directory, 0, problem.stack, of_images(problem.found, problem.stack))
             found = closed_form.consensus(loader, grid, first.pose, problem.half, problem.mask, config.symmetry, config.limit)

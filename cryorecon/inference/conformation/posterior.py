@@ -3,10 +3,14 @@ r"""The exact posterior of z under a linear volume (probabilistic PCA with known
 With the slices ``A_0`` of the mean and ``A`` of the components, ``G = Re(A^H p A)``, ``v = Re(A^H (d - p A_0))``
 summed over a particle's images and ``z ~ N(0, 1)``: mean ``(G + 1/2)^{-1} v``, covariance ``(G + 1/2)^{-1} / 2``
 (Tipping & Bishop 1999 in nats of a complex Gaussian; Penczek et al. 2011 and RECOVAR use it for cryo-EM).
+
+Several poses of an image are weighed against each other with z integrated out: ``log p(y | pose) = log p(y | pose, z = 0) +
+log E_prior exp(2 v.z - z.G z)``, the latter ``v.m - log(det(2 G + 1)) / 2`` under the Gaussian prior (``m`` the mean).
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +28,11 @@ def gaussian_posterior(gram: Tensor, vector: Tensor, variance: Tensor) -> tuple[
     second = mean.square() + cov.diagonal(dim1=1, dim2=2)
     kl = 0.5 * ((second / variance - 1 + variance.log()).sum(1) - torch.logdet(cov))
     return mean, cov, kl
+
+
+def gaussian_evidence(vector: Tensor, mean: Tensor, cov: Tensor, variance: Tensor) -> Tensor:
+    """Log of the prior's mean of ``exp(2 v.z - z.G z)``, ``(n,)``; mean and cov: of :func:`gaussian_posterior`."""
+    return (vector * mean).sum(1) + 0.5 * (torch.logdet(cov) - variance.log().sum())
 
 
 class DiscretePrior(nn.Module):
@@ -94,10 +103,13 @@ class Posterior(nn.Module):
         self.register_buffer("variance", torch.ones(volume.z_dim, device=grid.device) if variance is None else variance)
 
     def forward(self, hypotheses: Hypotheses, batch: Batch, score: Callable) -> Hypotheses:
-        """Hypotheses with posterior mean, covariance and divergence from the prior; no gradient flows."""
+        """Hypotheses with posterior mean, covariance and divergence from the prior; of several poses also their weights, z
+        integrated out. No gradient flows."""
         if self._known is not None:
             z, kl = self._known
             return hypotheses.with_z(z[batch.image][:, None], kl[batch.image][:, None])
+        if hypotheses.log_weight.shape[1] > 1:
+            return self._of_each_pose(hypotheses, batch, score)
         with torch.no_grad():
             gram, vector, owner, counts = self.particle_moments(hypotheses, batch)
             if self.prior is None:
@@ -106,6 +118,33 @@ class Posterior(nn.Module):
                 mean, cov, kl = self.prior.posterior(gram, vector)
         mean, cov, kl = mean[owner], cov[owner], (kl / counts)[owner]
         return hypotheses.with_z(mean[:, None], kl[:, None], cov[:, None])
+
+    def _of_each_pose(self, hypotheses: Hypotheses, batch: Batch, score: Callable) -> Hypotheses:
+        """The same for each of K poses; ``log_weight`` becomes that of the poses among each other."""
+        parts = []
+        with torch.no_grad():
+            for k in range(hypotheses.log_weight.shape[1]):
+                one = hypotheses.only(k)
+                told = self.forward(one, batch, score)
+                parts.append((told, self.evidence(one, batch)))
+        z, kl, cov = (torch.cat([getattr(told, name) for told, _ in parts], 1) for name in ("z", "kl", "z_cov"))
+        weight = torch.log_softmax(torch.stack([evidence for _, evidence in parts], 1), 1)
+        return replace(hypotheses, z=z, kl=kl, z_cov=cov, log_weight=weight)
+
+    def evidence(self, hypotheses: Hypotheses, batch: Batch) -> Tensor:
+        """``log p(images of the particle | pose)`` with z integrated out, ``(B,)`` in nats up to each particle's constant."""
+        gram, vector, owner, _ = self.particle_moments(hypotheses, batch)
+        if self.prior is None:
+            mean, cov, _ = gaussian_posterior(gram, vector, self.variance)
+            found = gaussian_evidence(vector, mean, cov, self.variance)
+        else:
+            found = self.prior.responsibilities(gram, vector)[1]
+        seen = batch if self.limit is None else batch.select(self.grid.band(self.limit))
+        origin = vector.new_zeros(len(batch), 1, self.volume.z_dim)
+        slices = self.volume.slices(hypotheses.rotation, origin, seen.selection)
+        moved = slices[:, 0] * self.grid.phase_ramp(-hypotheses.shift[:, 0], seen.selection)
+        energy = (seen.power * moved.abs().square() - 2 * (seen.data.conj() * moved).real).sum(1)
+        return (found - found.new_zeros(len(found)).index_add_(0, owner, energy))[owner]
 
     def remember(self, z: Tensor, kl: Tensor) -> None:
         """Answer from now on with means ``(N, d)`` and divergences ``(N,)`` by image id (and no covariance): right for as

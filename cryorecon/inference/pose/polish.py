@@ -16,6 +16,7 @@ from cryorecon.geometry.grid import Grid
 from cryorecon.geometry.rotations import from_rotation_vector
 from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.inference.pose.energies import flat
+from cryorecon.inference.pose.rescore import Rescore
 from cryorecon.inference.pose.search import Search, Sliced
 from cryorecon.inference.pose.table import PoseTable
 
@@ -89,7 +90,8 @@ def polish(volume: Sliced, grid: Grid, rotation: Tensor, shift: Tensor, batch: B
 class Polish(nn.Module):
     """One pose a particle: the table's, or a search's best one, brought to its minimum.
 
-    volume: trilinear. limit: band in Fourier pixels. base: a search to begin with, or None: from the table's poses.
+    volume: trilinear. limit: band in Fourier pixels. base: a search to begin with (or a :class:`Rescore` of one), or None: from
+    the table's poses.
     conformation: where the volume has conformations, the inference that tells them at the poses so far; the pose is then
     polished at their means.
     """
@@ -97,7 +99,7 @@ class Polish(nn.Module):
     volume: Sliced
 
     def __init__(self, grid: Grid, table: PoseTable, volume: Sliced, limit: float, iterations: int = 3,
-                 base: Search | None = None, conformation: Inference | None = None):
+                 base: Search | Rescore | None = None, conformation: Inference | None = None):
         super().__init__()
         object.__setattr__(self, "volume", volume)  # not registered: not this module's to save
         self.grid, self.table, self.limit, self.iterations, self.base = grid, table, limit, iterations, base
