@@ -1,0 +1,141 @@
+"""Choose particles of a run by what it found of them, and write the list for the next program.
+
+Writes OUT.pkl, the particles' positions in the file that the run was given (cryoDRGN's --ind, ours too), and OUT.star or
+OUT.cs, that file's rows as they are, where it is one. Of several criteria all must hold.
+
+    cryorecon select out --cluster 3,5 -o closed
+    cryorecon select out --z-range pc1=-1:0.5 --loss-percentile 0:95 -o good
+    cryorecon train_vae particles.star --ind good.pkl --zdim 8 -o again
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cryorecon.training.trained import Trained
+
+
+def add_args(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``select``."""
+    parser.add_argument("run", type=Path, help="output folder of a training run")
+    parser.add_argument("epoch", type=int, nargs="?", help="epoch (default: the last one saved)")
+    parser.add_argument("-o", "--out", required=True, metavar="OUT", help="the outputs' name without its ending")
+    group = parser.add_argument_group("criteria")
+    group.add_argument("--cluster", type=_numbers, metavar="N,N,...", help="clusters of `analyze`, from 0")
+    group.add_argument("--analysis", type=Path, metavar="DIR",
+                       help="folder that analyze wrote, for --cluster (default: RUN/analyze.EPOCH)")
+    group.add_argument("--z-range", type=_range, action="append", default=[], metavar="AXIS=LOW:HIGH",
+                       help="along an axis, pc1 or z1 say; either end may be left out; may be repeated")
+    group.add_argument("--lasso", metavar="JSON", help='{"x": "pc1", "y": "pc2", "polygon": [[x, y], ...]}')
+    group.add_argument("--loss-percentile", type=_percentiles, metavar="LOW:HIGH",
+                       help="by how well images fit their prediction: 0:90 leaves out the worst tenth")
+    group.add_argument("--invert", action="store_true", help="all others instead")
+    parser.add_argument("--device", default="auto", help="for --loss-percentile (default: auto)")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the selection.
+
+    Raises
+    ------
+    InputError: no criterion, none that holds for any particle, a run or analysis that is not there, output over the input.
+    """
+    import numpy as np
+
+    from cryorecon.analysis.latent import fit_pca
+    from cryorecon.data.convert import filter_rows
+    from cryorecon.data.cryodrgn_files import read_indices
+    from cryorecon.data.files import refuse_input
+    from cryorecon.data.safe_pickle import dump_pickles
+    from cryorecon.errors import InputError
+    from cryorecon.training.trained import load_run
+
+    if args.cluster is None and not args.z_range and args.lasso is None and args.loss_percentile is None:
+        raise InputError("expected a criterion, found none; give --cluster, --z-range, --lasso or --loss-percentile")
+    run = load_run(args.run, args.epoch, "cpu")
+    if run.z.shape[1] == 0:
+        raise InputError(f"{args.run}: expected a run with latents, found one structure")
+    chosen = np.logical_and.reduce(_masks(args, run, fit_pca(run.z).project(run.z)))
+    rows = np.flatnonzero(~chosen if args.invert else chosen)
+    if not len(rows):
+        raise InputError(f"{args.run}: expected particles that meet the criteria, found none of {len(run.z):,}")
+    positions = rows if run.config.ind is None else read_indices(run.config.ind)[rows]
+    given = Path(run.config.particles)
+    table = next((ending for ending in (".star", ".cs") if given.name.removesuffix(".gz").endswith(ending)), None)
+    outputs = [Path(f"{args.out}.pkl"), *([Path(f"{args.out}{table}")] if table else [])]
+    for out in outputs:
+        refuse_input(out, (given, run.config.ind, run.config.poses, run.config.ctf))
+    if table:
+        filter_rows(given, positions, outputs[1])
+    dump_pickles(outputs[0], positions)
+    print(f"{len(rows):,} of {len(run.z):,} particles: {', '.join(map(str, outputs))}")
+
+
+def _masks(args: argparse.Namespace, run: "Trained", coordinates: "np.ndarray") -> "list[np.ndarray]":
+    """Which particles meet each criterion, ``(N,)`` booleans."""
+    import numpy as np
+
+    from cryorecon.analysis import selection
+    from cryorecon.training.evaluate import image_fits
+
+    masks = []
+    if args.cluster is not None:
+        folder = args.analysis or args.run / f"analyze.{run.epoch}"
+        masks.append(selection.by_cluster(_labels(folder, len(run.z)), args.cluster))
+    for name, low, high in args.z_range:
+        masks.append(selection.by_range(selection.axis(name, run.z, coordinates), low, high))
+    if args.lasso is not None:
+        across, up, polygon = selection.read_lasso(args.lasso)
+        x, y = (selection.axis(name, run.z, coordinates) for name in (across, up))
+        masks.append(selection.by_lasso(x, y, polygon))
+    if args.loss_percentile is not None:
+        fits = image_fits(run.directory, run.epoch, args.device)
+        count = np.bincount(fits.particle)
+        masks.append(selection.by_percentile(np.bincount(fits.particle, fits.energy) / count, *args.loss_percentile))
+    return masks
+
+
+def _labels(folder: Path, particles: int) -> "np.ndarray":
+    """Clusters of ``analyze``, those of its last run where there are several numbers of clusters."""
+    import numpy as np
+
+    from cryorecon.errors import InputError
+
+    found = max(folder.glob("kmeans*/labels.npy"), key=lambda path: path.stat().st_mtime, default=None)
+    if found is None:
+        raise InputError(f"{folder}: expected kmeansK/labels.npy, found none; run `cryorecon analyze` first")
+    labels = np.load(found, allow_pickle=False)
+    if len(labels) != particles:
+        raise InputError(f"{found}: expected clusters of {particles} particles, found {len(labels)}; analyze the run anew")
+    return labels
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, found {text!r}") from None
+
+
+def _range(text: str) -> tuple[str, float, float]:
+    name, equals, ends = text.partition("=")
+    low, colon, high = ends.partition(":")
+    try:
+        if not (name and equals and colon):
+            raise ValueError
+        return name, float(low or "-inf"), float(high or "inf")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected AXIS=LOW:HIGH, pc1=-1:0.5 say, found {text!r}") from None
+
+
+def _percentiles(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(":"))
+        if not 0 <= low < high <= 100:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected two percentiles from 0 to 100, 0:90 say, found {text!r}") from None
+    return low, high

@@ -1,0 +1,84 @@
+"""``cryorecon select``: lists that training and other programs take."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cryorecon.cli.main import main
+from cryorecon.data.cryodrgn_files import read_indices
+from cryorecon.data.load import load_particles
+from cryorecon.data.safe_pickle import dump_pickles
+from cryorecon.training.run_directory import RunDirectory
+
+N = 60
+TINY = ["--dec-dim", "16", "--dec-layers", "1", "--device", "cpu", "--pe-dim", "4"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on every second of 60 particles."""
+    folder = tmp_path_factory.mktemp("select")
+    simulated = ["-n", str(N), "-D", "32", "--apix", "8", "--states", "4", "--snr", "10", "-o", str(folder / "data")]
+    assert main(["simulate", *simulated]) == 0
+    dump_pickles(folder / "half.pkl", np.arange(0, N, 2))
+    star, half = folder / "data" / "particles.star", folder / "half.pkl"
+    assert main(["train_vae", str(star), "--ind", str(half), "--zdim", "2", "-n", "0", "-o", str(folder / "run"), *TINY]) == 0
+    assert main(["analyze", str(folder / "run"), "--ksample", "3", "--skip-vol"]) == 0
+    return folder / "run"
+
+
+def selected(run, tmp_path, *criteria):
+    out = tmp_path / "chosen"
+    assert main(["select", str(run), *criteria, "-o", str(out)]) == 0
+    return read_indices(f"{out}.pkl", N)
+
+
+def test_clusters_are_positions_in_the_file_that_the_run_was_given(run, tmp_path):
+    labels = np.load(run / "analyze.0" / "kmeans3" / "labels.npy")
+    wanted = 2 * np.flatnonzero(labels != 1)
+    assert selected(run, tmp_path, "--cluster", "0,2").tolist() == wanted.tolist()
+    assert len(load_particles(tmp_path / "chosen.star", datadir=run.parent / "data")) == len(wanted)
+    assert selected(run, tmp_path, "--cluster", "1", "--invert").tolist() == wanted.tolist()
+
+
+def test_criteria_meet(run, tmp_path):
+    z = RunDirectory(run).z(0)
+    low, middle, high = np.quantile(z[:, 0], [0, 0.5, 0.8]).tolist()
+    first = selected(run, tmp_path, "--z-range", f"z1={middle}:")
+    assert first.tolist() == (2 * np.flatnonzero(z[:, 0] >= middle)).tolist()
+    lasso = tmp_path / "lasso.json"
+    corners = [[low, -99.0], [high, -99.0], [high, 99.0], [low, 99.0]]
+    lasso.write_text(json.dumps({"x": "z1", "y": "z2", "polygon": corners}))
+    both = selected(run, tmp_path, "--z-range", f"z1={middle}:", "--lasso", str(lasso))
+    assert set(both) < set(first)
+    assert (z[both // 2, 0] < high).all()
+
+
+def test_the_worst_fitting_are_left_out_and_the_list_trains(run, tmp_path):
+    rows = selected(run, tmp_path, "--loss-percentile", "0:80")
+    assert len(rows) == 24
+    data = run.parent / "data" / "particles.star"
+    assert main(["train_vae", str(data), "--ind", str(tmp_path / "chosen.pkl"), "--zdim", "1", "-n", "0", "-o",
+                 str(tmp_path / "again"), *TINY]) == 0
+
+
+@pytest.mark.parametrize(("criteria", "said"), [
+    ([], "expected a criterion, found none"), (["--cluster", "9"], "expected clusters from 0 to 2"),
+    (["--z-range", "pc7=0:1"], "expected pc1 to pc2"), (["--z-range", "pc1=1000:"], "found none of 30"),
+    (["--z-range", "nonsense"], "expected AXIS=LOW:HIGH"), (["--loss-percentile", "90:10"], "expected two percentiles"),
+    (["--cluster", "one"], "expected whole numbers"), (["--lasso", "absent.json"], "absent.json"),
+    (["--cluster", "1", "--analysis", "nowhere"], "run `cryorecon analyze` first"),
+])  # fmt: skip
+def test_what_selects_nothing_is_told(run, tmp_path, capsys, criteria, said):
+    assert main(["select", str(run), *criteria, "-o", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_input_is_replaced(run, capsys):
+    data = run.parent / "data" / "particles"
+    before = data.with_suffix(".star").read_bytes()
+    assert main(["select", str(run), "--cluster", "1", "-o", str(data)]) == 2
+    assert "particles.star" in capsys.readouterr().err
+    assert data.with_suffix(".star").read_bytes() == before
