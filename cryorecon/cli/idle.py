@@ -30,16 +30,22 @@ def _trains_nothing(config: RunConfig) -> bool:
     return config.volume == "voxels" and config.conformation in ("fixed", "posterior") and config.pose != "refine"
 
 
+def _by_network(config: RunConfig, searched: bool) -> bool:
+    """Whether a network of its own looks for the poses."""
+    return searched and config.schedule == "network" and config.pose_init is None
+
+
 RULES = (  # of several that hold for an option the first one speaks
-    Rule(("beta", "enc_width", "enc_layers"), lambda c, _: c.conformation == "posterior",
+    Rule(("beta", "enc_width", "enc_layers"), lambda c, s: c.conformation == "posterior" and not _by_network(c, s),
          "z comes from its closed-form posterior; add --conformation encoder to make it count"),
-    Rule(("enc_width", "enc_layers"), lambda c, _: c.conformation == "table",
+    Rule(("enc_width", "enc_layers"), lambda c, s: c.conformation == "table" and not _by_network(c, s),
          "z is a free number of each particle; take --conformation encoder to make it count"),
     Rule(("atoms",), lambda c, _: c.road == "plain",
          "the prior of z is learned by the closed-form stage alone; leave out --road plain to make it count"),
-    Rule(TRAINING, lambda c, _: _trains_nothing(c) and c.epochs > 0,
+    Rule(TRAINING, lambda c, s: _trains_nothing(c) and c.epochs > 0 and not _by_network(c, s),
          "--volume voxels takes the closed-form maps as they are; leave it out to train a network"),
-    Rule(NETWORK, lambda c, _: c.volume == "voxels", "--volume voxels has no network; leave it out to make it count"),
+    Rule(NETWORK, lambda c, s: c.volume == "voxels" and not _by_network(c, s),
+         "--volume voxels has no network; leave it out to make it count"),
     Rule(("amp",), lambda c, _: c.volume == "voxels" and c.amp, "--volume voxels has no network; leave out one of the two"),
     Rule(("feature_sigma",), lambda c, _: c.encoding == "geometric",
          "--pe-type geometric has no random features; leave it out to make it count"),
@@ -51,7 +57,7 @@ RULES = (  # of several that hold for an option the first one speaks
          "a search near given poses needs no other schedule; leave out --pose-init to make it count"),
     Rule(BY_NETWORK, lambda c, _: c.schedule != "network", "closed-form EM finds the poses; add --schedule network to make it "
          "count"),
-    Rule(("restarts", "searches"), lambda c, _: c.schedule == "network",
+    Rule(("restarts",), lambda c, _: c.schedule == "network" and c.pose_init is None,
          "the network searches by epochs; say --search-epochs and --ps-freq instead"),
     Rule(LEVELS, lambda c, _: c.searches == 0 and c.schedule != "network",
          "--searches 0 leaves polishing alone; take 1 or more to make it count"),

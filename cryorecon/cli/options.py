@@ -118,8 +118,8 @@ def add_search(parser: Parser) -> None:
     _add(group, "nkeptposes", "poses kept at each level", type=int, metavar="N")
     _add(group, "l_start", "band of the base grid in Fourier pixels", type=float, metavar="L")
     _add(group, "bound", "drop poses by a lower bound of their energy, beside the cap")
-    _add(group, "search_memory", "for energies held at once, in MB (default: 256; GPU: a thirty-second of what is free)",
-         type=int, metavar="MB")
+    _add(group, "search_memory", "for energies held at once by each core, in MB (default: 256; on a GPU a 32nd of what is "
+         "free)", type=int, metavar="MB")
     _add(group, "schedule", "closed-form EM, or cryoDRGN's: the network trains, and searches every few epochs")
     _add(group, "search_epochs", "with --schedule network: its epochs until the poses count as found", type=int, metavar="N")
     _add(group, "ps_freq", "a search before every Nth of them", type=int, metavar="N")

@@ -3,6 +3,7 @@ this."""
 
 import argparse
 import errno
+import re
 import shlex
 import sys
 import time
@@ -131,7 +132,8 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
 
 def _draw_poses(directory: "RunDirectory") -> None:
     """``poses.N.png``: the orientation distribution, where the run found or refined poses."""
-    numbers = [int(path.name.split(".")[1]) for path in directory.path.glob("poses.*.pkl")]
+    found = (re.fullmatch(r"poses\.(\d+)\.pkl", path.name) for path in directory.path.glob("poses.*.pkl"))
+    numbers = [int(match[1]) for match in found if match]
     if not numbers:
         return
     from cryorecon.data.cryodrgn_files import read_poses

@@ -6,7 +6,7 @@ Only :class:`Batch` crosses from files into learning. With noise power ``sigma^2
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -108,9 +108,7 @@ class Loader:
         if cache_bytes is None:
             cache_bytes = CACHE_BYTES if grid.device.type == "cpu" else torch.cuda.mem_get_info(grid.device)[0] // 4
         if len(stack) * grid.n * 12 <= cache_bytes:
-            parts = [self._read(index) for index in torch.arange(len(stack)).split(512)]
-            names = ("data", "power", "norm", "image", "particle")
-            self._cache = Batch(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+            self._cache = joined([self._read(index) for index in torch.arange(len(stack)).split(512)])
 
     def set_scale(self, scale: Tensor) -> None:
         """Factor ``(N,)`` on each image's transfer function: its contrast."""
@@ -127,9 +125,10 @@ class Loader:
 
     def read(self, index: Tensor) -> Batch:
         """The batch of these images, ``(B,)`` int64."""
-        if self._cache is None:
-            return self._read(index)
-        return self._cache.at(index)
+        if self._cache is not None:
+            return self._cache.at(index)
+        parts = [self._read(part) for part in index.split(512)]
+        return parts[0] if len(parts) == 1 else joined(parts)
 
     def _read(self, index: Tensor) -> Batch:
         device = self.grid.device
@@ -161,18 +160,25 @@ class Loader:
     def epoch(self, particles: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One pass in batches of whole particles; in random order where a generator is given.
 
-        Random order over a stack too large to cache is taken in blocks of neighbouring particles, so that a disk
+        Random order over a large stack is taken in blocks of neighbouring particles, so that a disk
         reads in runs; blocks and their contents are both shuffled.
         """
         n = self.n_particles
         if generator is None:
             chosen = torch.arange(n)
-        elif self._cache is not None:
+        elif len(self.stack) * self.grid.n * 12 <= CACHE_BYTES:  # whatever a device keeps, the order is the same
             chosen = torch.randperm(n, generator=generator)
         else:
             chosen = _block_shuffle(n, 4096, generator)
         for part in chosen.split(particles):
             yield self.of(part)
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    """One batch of all parts' images."""
+    data, power, norm, image, particle = (torch.cat([getattr(part, name) for part in parts])
+                                          for name in ("data", "power", "norm", "image", "particle"))
+    return Batch(data, power, norm, image, particle, parts[0].selection)
 
 
 def _block_shuffle(n: int, block: int, generator: torch.Generator) -> Tensor:

@@ -33,6 +33,19 @@ def one_core_a_task(grid: Grid) -> Iterator[None]:
         _workers.reset(token)
 
 
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Within :func:`one_core_a_task`: threads within operations again, for work that is one task, such as a network's."""
+    threads, workers = torch.get_num_threads(), _workers.get()
+    token = _workers.set(1)
+    torch.set_num_threads(max(threads, workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _workers.reset(token)
+
+
 def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     """Results of tasks that share nothing they write to, in their order."""
     workers = min(_workers.get(), len(tasks))

@@ -28,6 +28,7 @@ from cryorecon.volumes.voxel_grid import VoxelGrid
 
 Inference = Callable[[Hypotheses, Batch, Callable], Hypotheses]
 INSERTED = 128  # images inserted at once: bounds the memory of their corners
+INSERTED_ON_GPU = 1 << 24  # points times columns of the Gram matrix there, some 100 bytes each
 NEGLIGIBLE = 0.02  # weight of a hypothesis, as a share of its image's largest
 RIDGE = 0.02  # of a shell's mean weight: only keeps points that no slice came near from exploding
 
@@ -36,8 +37,9 @@ class LinearEM:
     """One M-step a pass over the data, in F folds apart: even ones are half set 1, odd ones half set 2.
 
     Each fold has a volume of its own, made of all images but those of the fold; by it z and poses of the fold's images are
-    to be inferred (cross-fitting): no image meets its own noise in the map that judges it, and the latent spaces stay
-    aligned. With two folds it is the other half set's volume; with more it holds more images, some of the fold's own half set.
+    to be inferred (cross-fitting): the values of the map that judges an image have not met its noise, and the latent spaces
+    stay aligned. With two folds it is the other half set's volume; with more it holds more images, some of the fold's own half
+    set.
 
     Parameters
     ----------
@@ -85,13 +87,14 @@ class LinearEM:
             posed = pose(Hypotheses.empty(len(seen), batch.data.device), seen, model.energy)
             found = self.conformations[number](posed, seen, model.energy)
             first, second = torch.zeros_like(self.first), torch.zeros_like(self.second)
-            step = INSERTED if self.grid.device.type == "cpu" else 8 * INSERTED
+            points = self.grid.n_points(self.limit) * self.sums[number].gram.shape[1]
+            step = INSERTED if self.grid.device.type == "cpu" else max(1, min(8 * INSERTED, INSERTED_ON_GPU // points))
             for start in range(0, len(seen), step):
                 index = slice(start, start + step)
                 share, mean, square = insert(self.sums[number], self.grid, found.at(index), seen.at(index).select(self.band))
                 first += (share[:, None] * mean).sum(0)
                 second += (share[:, None, None] * square).sum(0)
-            return float(found.kl.sum()), first, second
+            return float((found.log_weight.exp() * found.kl).sum()), first, second
 
     def finish_pass(self, model: Model) -> dict[str, float]:
         """Solve for the maps, filter them, and hand them to the folds' volumes and to the model's."""

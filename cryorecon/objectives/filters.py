@@ -5,8 +5,11 @@ r"""Filters of maps whose half maps say how much of them to believe: by shell, a
 and octave. A map of ``s`` times a half set's images has noise of variance ``N / s``, and what is to be believed of it is
 ``s C / (1 + (s - 1) C)``. Solvent, and parts that move or are absent, do not agree and fade out octave by octave; a shell's
 filter has to give them the same weight as the rigid core, noise and all. (Local FSC: Cardone, Heymann & Steven, J. Struct.
-Biol. 184, 226 (2013); regularisation that follows it: Punjani, Zhang & Fleet, Nature Methods 17, 1214 (2020). Neither
-computes this filter.)
+Biol. 184, 226 (2013); regularisation that follows local agreement: Ramlaul, Palmer & Aylett, LAFTER, J. Struct. Biol. 205, 30
+(2019), and Punjani, Zhang & Fleet, Nature Methods 17, 1214 (2020).)
+
+The weight of a half map sees the other half: where both agree by chance, noise of the one passes by the other's leave. Cross-
+fitted maps are therefore not wholly free of the images that they judge.
 """
 
 import math
@@ -37,7 +40,7 @@ def local_wiener(maps: Tensor, halves: Tensor, kept: Tensor, shares: Sequence[fl
     octaves = max(0, math.ceil(math.log2(last / FIRST_OCTAVE)))
     spectra, half_spectra = torch.fft.rfftn(maps, dim=(1, 2, 3)), torch.fft.rfftn(halves, dim=(1, 2, 3))
     out = torch.zeros_like(maps)
-    for number in range(octaves + 1):  # raised cosines whose squares sum to one
+    for number in range(octaves + 1):  # raised cosines that sum to one
         band = inside * torch.cos(math.pi / 2 * (octave.clamp(0, octaves) - number).abs().clamp(max=1)).square()
         agreement = local_agreement(_real(half_spectra * band, halves), radius, FIRST_OCTAVE * 2**number)
         for total, spectrum, share in zip(out, spectra, shares, strict=True):
@@ -53,7 +56,8 @@ def local_agreement(halves: Tensor, radius: Tensor, frequency: float) -> Tensor:
     window = torch.exp(-2 * (math.pi * WINDOW / frequency * radius).square())
     products = torch.stack([halves[0] * halves[1], halves[0].square(), halves[1].square()])
     both, first, second = _real(torch.fft.rfftn(products, dim=(1, 2, 3)) * window, products)
-    return (both / (first * second).clamp(min=TINY).sqrt()).clamp(0, 1)
+    norm = first.clamp(min=0).sqrt() * second.clamp(min=0).sqrt()  # not of the product: in other units it leaves float32
+    return (both / norm.clamp(min=max(1e-6 * float(norm.max()), TINY))).clamp(0, 1)
 
 
 def frequency_radius(box: int, device: torch.device | str = "cpu") -> Tensor:

@@ -52,6 +52,7 @@ SAVED = "poses"  # the stage's file in a run directory
 SEARCH_BAND = 0.65  # of the half box: to which searched poses are polished
 FOLDS = 4  # a fold meets the map of three quarters of the images; more folds, more memory
 ELSEWHERE = 10.0  # degrees: who moved as far between two passes has changed its basin
+ASTRAY = 0.5  # share of particles in other basins than before, from which on half maps that agree prove nothing
 SETTLED = 0.02  # share of particles that still do so when searching ends
 STILL = 0.1  # Fourier pixels at the band's edge by which the median pose still turns when polishing ends
 PASS_STREAM = 100_000  # random streams of the passes are their own
@@ -182,10 +183,11 @@ def next_stage(loader: Loader, grid: Grid, fold: Tensor, mask: Tensor, table: Po
     before = table.rotation.clone()
     maps, resolved = cross_maps(loader, grid, fold, mask, poses, schedule.symmetry, stage.number, seed)
     moved = torch.rad2deg(angle_between(before, table.rotation))
-    emerged = stage.emerged or resolved > band + EMERGED
     searches = [pose.base for pose in poses if isinstance(pose.base, Search)]
     survivors = tuple(sum(column) / len(column) for column in zip(*(each.survivors for each in searches), strict=True))
     elsewhere = float((moved > ELSEWHERE).float().mean()) if stage.number else 1.0
+    # a later pass is one more chance for noise to agree: then most particles must have stayed where they were, too
+    emerged = stage.emerged or (resolved > band + EMERGED and (stage.number == 0 or elsewhere < ASTRAY))
     return Stage(stage.number + 1, maps, band, resolved, emerged, float(moved.median()), elsewhere,
                  stage.polished + (not searching), survivors)
 

@@ -31,6 +31,7 @@ from cryorecon.volumes.voxel_grid import VoxelGrid
 Report = Callable[[str, dict[str, float]], None]
 IMAGES = 500  # in a closed-form batch
 ON_GPU = 16  # times as many images at once as on a CPU, for steps that launch many kernels each
+POINTS_ON_GPU = 1 << 25  # but no more Fourier points than these, some 30 bytes each
 SCHEDULE = ((0.25, 5), (0.4, 4), (0.6, 2), (1.0, 1))  # (fraction of the resolved band, passes)
 POLISHED = 2  # more passes at the last band, in which poses that were found follow the conformations
 SEARCHED = 16.0  # Fourier pixels: what finds a pose lies below; polishing uses the rest
@@ -67,7 +68,7 @@ def consensus(loader: Loader, grid: Grid, pose: torch.nn.Module, half: Tensor, m
 
 def images_at_once(grid: Grid, images: int = IMAGES) -> int:
     """Images of a closed-form batch: what a core's cache likes, or enough to keep a GPU busy."""
-    return images if grid.device.type == "cpu" else images * ON_GPU
+    return images if grid.device.type == "cpu" else max(1, min(images * ON_GPU, POINTS_ON_GPU // grid.n))
 
 
 def resolved_shell(fsc: Tensor, grid: Grid) -> float:

@@ -143,6 +143,9 @@ class RunConfig:
         if self.conformation == "posterior" and self.road == "plain":
             raise InputError("the closed-form posterior needs a linear volume: expected road 'lowrank', found 'plain'; use "
                              "conformation 'encoder' or 'table' with it")
+        if self.symmetry.upper() != "C1" and self.schedule == "network":
+            raise InputError(f"symmetry: expected C1 with schedule 'network', whose frame no axis fixes, found "
+                             f"{self.symmetry}; leave --schedule out")
         if self.symmetry.upper() != "C1" and self.zdim:
             raise InputError(f"symmetry: expected C1 where conformations are inferred, found {self.symmetry}")
 

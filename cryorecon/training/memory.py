@@ -17,6 +17,7 @@ MEMINFO = Path("/proc/meminfo")
 def available(device: torch.device) -> int:
     """Bytes that can still be had: of a GPU; of the machine, caches counted as free (Linux), or all that it has."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what PyTorch keeps for itself is free
         return torch.cuda.mem_get_info(device)[0]
     if MEMINFO.is_file():
         for line in MEMINFO.read_text().splitlines():

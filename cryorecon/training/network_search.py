@@ -19,6 +19,7 @@ from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.inference.pose.search import Plan, Search
 from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
+from cryorecon.objectives.cores import all_cores
 from cryorecon.objectives.likelihood import Likelihood, PointSampler
 from cryorecon.objectives.stochastic_em import random_poses
 from cryorecon.training import build
@@ -102,16 +103,17 @@ def search_by_network(config: RunConfig, problem: build.Problem, loader: Loader,
         model.load_state_dict(saved["model"])
         optimisers["model"][0].load_state_dict(saved["optimiser"])
     else:
-        pretrain(model, Drawn(table, config.zdim, generator), objective, loader, optimisers, march.pretrain, config)
+        with all_cores():
+            pretrain(model, Drawn(table, config.zdim, generator), objective, loader, optimisers, march.pretrain, config)
     for epoch in range(done + 1, march.epochs + 1):
         told: dict[str, float] = {}
         if march.searches(epoch):
             told = search_all(model, loader, table, march.at(epoch))
         generator.manual_seed(config.seed * 1_000_003 + STREAM + epoch)
         number = STREAM + epoch
-        for record in fit(model, objective, loader, optimisers, range(number, number + 1), config.batch, config.seed, device):
-            if record.done:
-                told |= record.means()
+        with all_cores():
+            *_, last = fit(model, objective, loader, optimisers, range(number, number + 1), config.batch, config.seed, device)
+        told |= last.means()
         directory.save_stage(SAVED, {"epoch": epoch, "model": model.state_dict(),
                                      "optimiser": optimisers["model"][0].state_dict()})
         report(f"poses by the network, epoch {epoch}/{march.epochs}", told)
@@ -120,7 +122,7 @@ def search_by_network(config: RunConfig, problem: build.Problem, loader: Loader,
 def signal_amplitude(loader: Loader, images: int = 500) -> float:
     """Root mean square of the molecule's slices over all points, from the first images: matched data ``d`` have mean square
     ``p^2 |v|^2 + p``."""
-    batch = loader.of(torch.arange(min(images, loader.n_particles)))
+    batch = loader.of(torch.arange(min(loader.particles_for(images), loader.n_particles)))
     excess = (batch.data.abs().square() - batch.power).sum() / batch.power.square().sum()
     return float(excess.clamp(min=1e-12).sqrt())
 
@@ -130,11 +132,11 @@ def pretrain(model: Model, drawn: Drawn, objective: Likelihood, loader: Loader, 
     """Show the network so many images at random poses."""
     drawn.generator.manual_seed(config.seed * 1_000_003 + STREAM)
     shown = Model(model.grid, model.volume, drawn, Fixed())
-    seen, number = 0, STREAM - 1
-    while seen < images:
+    seen, number, wanted = 0, STREAM - 1, loader.particles_for(images) if images else 0
+    while seen < wanted:
         for record in fit(shown, objective, loader, optimisers, range(number, number + 1), config.batch, config.seed,
                           model.grid.device):
-            if seen + record.particles >= images or record.done:
+            if seen + record.particles >= wanted or record.done:
                 break
         seen, number = seen + record.particles, number - 1
 

@@ -20,6 +20,7 @@ from cryorecon.volumes.base import Volume
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 ENCODINGS = ("gaussian", "geometric")
+AT_ONCE = 1 << 17  # points whose activations are held where no gradient flows: some 3 KB each
 
 
 class PositionalEncoding(nn.Module):
@@ -115,7 +116,10 @@ class FourierMLP(Volume):
         batch, k = (z if self.z_dim else rotation).shape[:2]
         rotation = rotation.expand(batch, k, 3, 3).flatten(0, 1)
         fraction = self.grid.points[selection] / self.grid.box
-        out = self.network(self.encode(rotation, fraction), z.flatten(0, 1))
+        rows = batch * k if torch.is_grad_enabled() else max(1, AT_ONCE // len(fraction))  # a search asks for many
+        latent = z.flatten(0, 1) if self.z_dim else z.new_zeros(batch * k, 0)
+        parts = zip(rotation.split(rows), latent.split(rows), strict=True)
+        out = torch.cat([self.network(self.encode(turned, fraction), at) for turned, at in parts])
         out = out * self.amplitude[self.grid.shell[selection]][:, None]
         values = torch.complex(out[..., 0], out[..., 1] * mirror_sign(rotation, fraction)).view(batch, k, len(fraction))
         if self.base is not None:

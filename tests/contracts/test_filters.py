@@ -76,3 +76,12 @@ def test_more_images_are_believed_more():
 def test_nothing_kept_is_nothing():
     [found] = local_wiener(noise(16, 1), noise(16, 2), torch.zeros(9, dtype=torch.bool), [2.0])
     assert float(found.abs().max()) == 0
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_units_do_not_matter(unit):
+    halves = blob(24) + noise(24, 2)
+    kept = torch.ones(13, dtype=torch.bool)
+    [wanted] = local_wiener(halves.mean(0)[None], halves, kept, [2.0])
+    [found] = local_wiener(unit * halves.mean(0)[None], unit * halves, kept, [2.0])
+    torch.testing.assert_close(found / unit, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))

@@ -110,3 +110,5 @@ def test_numbers_that_make_no_schedule_are_refused():
     for field in ("search_epochs", "ps_freq", "l_end"):
         with pytest.raises(InputError, match=field):
             replace(CONFIG, **{field: 0})
+    with pytest.raises(InputError, match="symmetry"):
+        replace(CONFIG, symmetry="D2")

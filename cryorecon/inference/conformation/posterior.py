@@ -109,31 +109,35 @@ class Posterior(nn.Module):
             z, kl = self._known
             return hypotheses.with_z(z[batch.image][:, None], kl[batch.image][:, None])
         if hypotheses.log_weight.shape[1] > 1:
-            return self._of_each_pose(hypotheses, batch, score)
+            return self._of_each_pose(hypotheses, batch)
         with torch.no_grad():
-            gram, vector, owner, counts = self.particle_moments(hypotheses, batch)
-            if self.prior is None:
-                mean, cov, kl = gaussian_posterior(gram, vector, self.variance)
-            else:
-                mean, cov, kl = self.prior.posterior(gram, vector)
+            return self._told(hypotheses, self.particle_moments(hypotheses, batch))
+
+    def _told(self, hypotheses: Hypotheses, moments: tuple[Tensor, Tensor, Tensor, Tensor]) -> Hypotheses:
+        """Hypotheses with what ``moments`` (of :meth:`particle_moments`) say of z."""
+        gram, vector, owner, counts = moments
+        if self.prior is None:
+            mean, cov, kl = gaussian_posterior(gram, vector, self.variance)
+        else:
+            mean, cov, kl = self.prior.posterior(gram, vector)
         mean, cov, kl = mean[owner], cov[owner], (kl / counts)[owner]
         return hypotheses.with_z(mean[:, None], kl[:, None], cov[:, None])
 
-    def _of_each_pose(self, hypotheses: Hypotheses, batch: Batch, score: Callable) -> Hypotheses:
+    def _of_each_pose(self, hypotheses: Hypotheses, batch: Batch) -> Hypotheses:
         """The same for each of K poses; ``log_weight`` becomes that of the poses among each other."""
         parts = []
         with torch.no_grad():
             for k in range(hypotheses.log_weight.shape[1]):
                 one = hypotheses.only(k)
-                told = self.forward(one, batch, score)
-                parts.append((told, self.evidence(one, batch)))
+                moments = self.particle_moments(one, batch)
+                parts.append((self._told(one, moments), self._evidence(one, batch, moments)))
         z, kl, cov = (torch.cat([getattr(told, name) for told, _ in parts], 1) for name in ("z", "kl", "z_cov"))
         weight = torch.log_softmax(torch.stack([evidence for _, evidence in parts], 1), 1)
         return replace(hypotheses, z=z, kl=kl, z_cov=cov, log_weight=weight)
 
-    def evidence(self, hypotheses: Hypotheses, batch: Batch) -> Tensor:
+    def _evidence(self, hypotheses: Hypotheses, batch: Batch, moments: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         """``log p(images of the particle | pose)`` with z integrated out, ``(B,)`` in nats up to each particle's constant."""
-        gram, vector, owner, _ = self.particle_moments(hypotheses, batch)
+        gram, vector, owner, _ = moments
         if self.prior is None:
             mean, cov, _ = gaussian_posterior(gram, vector, self.variance)
             found = gaussian_evidence(vector, mean, cov, self.variance)

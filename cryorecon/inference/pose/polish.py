@@ -20,8 +20,8 @@ from cryorecon.inference.pose.rescore import Rescore
 from cryorecon.inference.pose.search import Search, Sliced
 from cryorecon.inference.pose.table import PoseTable
 
-AT_ONCE = 64  # particles whose slices a core's cache bears
-POINTS_ON_GPU = 1 << 21  # points of particles at once there; each costs about 1.5 KB
+AT_ONCE = 64  # images whose slices a core's cache bears
+POINTS_ON_GPU = 1 << 21  # points of images at once there; each costs about 1.5 KB
 Inference = Callable[[Hypotheses, Batch, Callable | None], Hypotheses]
 
 
@@ -111,7 +111,8 @@ class Polish(nn.Module):
         with torch.no_grad():
             if self.base is not None:
                 self.base(hypotheses, batch, score)
-            for part in batch.split_particles(self.chunk):
+            images = max(1, len(batch) // len(batch.particle_starts()))
+            for part in batch.split_particles(max(1, self.chunk // images)):
                 self._polish(part, score)
         return self.table(hypotheses, batch)
 
