@@ -46,6 +46,7 @@ JUDGED = 300  # particles by whose likelihood starts are compared
 JUDGED_BAND = 9.0
 IMAGES = 200  # in a batch of a pass
 EMERGED = 2  # shells beyond the first pass's band that half maps must share
+LATER = 4  # the same after it: noise that aligns on its own map settles there, and its mask leaks a shell or two
 SHIFTS_PER_BOX = 40  # cells of the base grid of shifts along a box
 LOCAL_LEVEL = 3  # base grid of a search around given poses: 27 rotations 7.5 degrees apart
 SAVED = "poses"  # the stage's file in a run directory
@@ -90,6 +91,13 @@ class Stage:
     elsewhere: float = 1.0
     polished: int = 0
     survivors: tuple[float, ...] = ()
+
+    def emerges(self, resolved: float, elsewhere: float) -> bool:
+        """Whether the pass after this one, aligned on the same band, shows a structure: half maps agree to ``resolved`` Fourier
+        pixels, a share ``elsewhere`` of the particles moved to another basin."""
+        if self.number == 0:
+            return resolved > self.looked + EMERGED
+        return resolved > self.looked + LATER and elsewhere < ASTRAY
 
     def searches(self, schedule: Schedule) -> bool:
         """Whether the next pass searches: images of a map that was wrong in places must meet the better one, until they
@@ -186,8 +194,7 @@ def next_stage(loader: Loader, grid: Grid, fold: Tensor, mask: Tensor, table: Po
     searches = [pose.base for pose in poses if isinstance(pose.base, Search)]
     survivors = tuple(sum(column) / len(column) for column in zip(*(each.survivors for each in searches), strict=True))
     elsewhere = float((moved > ELSEWHERE).float().mean()) if stage.number else 1.0
-    # a later pass is one more chance for noise to agree: then most particles must have stayed where they were, too
-    emerged = stage.emerged or (resolved > band + EMERGED and (stage.number == 0 or elsewhere < ASTRAY))
+    emerged = stage.emerged or stage.emerges(resolved, elsewhere)
     return Stage(stage.number + 1, maps, band, resolved, emerged, float(moved.median()), elsewhere,
                  stage.polished + (not searching), survivors)
 

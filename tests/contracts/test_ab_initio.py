@@ -86,3 +86,13 @@ def test_folds_halve_each_half_set_by_particle():
     assert torch.equal(fold % 2 + 1, half)
     assert torch.equal(fold.view(100, 3).amin(1), fold.view(100, 3).amax(1))
     assert torch.bincount(fold).min() > 3 * 15
+
+
+def test_later_passes_must_show_more():
+    first = ab_initio.Stage(0, torch.zeros(0), 11.0, 11.0)
+    assert not first.emerges(13.0, 1.0)
+    assert first.emerges(14.0, 1.0)
+    later = replace(first, number=3)
+    assert not later.emerges(15.0, 0.1), "what noise reaches when it settles on its own map"
+    assert not later.emerges(16.0, 0.6), "particles still change places"
+    assert later.emerges(16.0, 0.3)
