@@ -3,7 +3,7 @@
 search: CPU time and error of one image's full search in a known map, at cryodrgn's default settings, and the rates of ours;
 search_cost.py says what is measured and how.
 
-run: whole runs on 1,000 images of 32 px. cryodrgn's settings are reduced ones (its default search takes hours here); each of
+run: whole runs on 1,000 images of 32 px, SNR 0.4: that of 64 px and SNR 0.1, binned by two. cryodrgn's settings are reduced ones (its default search takes hours here); each of
 its runs may take --limit-seconds on the clock and is then ended, and every checkpoint until there counts. Errors are medians
 after the best frame, of either hand, is taken out.
 
@@ -24,17 +24,18 @@ from search_cost import PEER, Bench, Sizes, peer_poses, search_part, told
 from vs_cryodrgn import shortened
 
 PARTS = ("search", "run")
+PEERS = ("abinit_homo_old", "abinit")
 TIMED_OUT = 124  # exit code of `timeout`
 
 REDUCED = "--dim 128 --l-start 8 --l-end 14 --niter 3 --nkeptposes 4 --t-extent 4 --t-ngrid 5 --no-amp"
-FULL = Sizes(64, 4.06, 5, 300, 4, 100, 32, 1000, 0.1, f"{REDUCED} --pe-dim 16 --ps-freq 3 -n 20",
+FULL = Sizes(64, 4.06, 5, 300, 4, 100, 32, 1000, 0.4, f"{REDUCED} --pe-dim 16 --ps-freq 3 -n 20",
              f"{REDUCED} --pe-dim 32 -n 30 --checkpoint 1 --num-workers 0 --no-analysis")
 TINY = Sizes(32, 8.12, 2, 20, 1, 2, 32, 200, 1.0, f"{REDUCED} --pe-dim 16 --pretrain 200 --ps-freq 2 -n 3 --niter 1",
              f"{REDUCED} --pe-dim 32 -n 4 --checkpoint 1 --num-workers 0 --no-analysis --n-imgs-pretrain 200 --niter 1")
 
 
-def run_part(bench: Bench, seeds: list[int]) -> list[Table]:
-    """Whole runs of both programs, scored at their checkpoints."""
+def run_part(bench: Bench, seeds: list[int], peers: list[str]) -> list[Table]:
+    """Whole runs of ours and of the peer's programs, scored at their checkpoints."""
     sizes, rows = bench.sizes, []
     for seed in seeds:
         apix = sizes.apix * sizes.box / sizes.run_box
@@ -43,11 +44,12 @@ def run_part(bench: Bench, seeds: list[int]) -> list[Table]:
         ours = bench.done(data / "train_nn", [*OURS, "train_nn", *words, "-n", "0", "-o"],
                           f"cryorecon {common.code_version()}")
         rows.append({"row": "train_nn", "seed": seed, **scored(data, ours, None)})
-        for program, settings in (("abinit_homo_old", sizes.homo), ("abinit", f"--zdim 0 {sizes.newer}")):
+        own, known = rows[-1], {"abinit_homo_old": sizes.homo, "abinit": f"--zdim 0 {sizes.newer}"}
+        for program, settings in ((peer, known[peer]) for peer in peers):
             command = [str(bench.binaries / "cryodrgn"), program, *words, *settings.split(), "-o"]
             cost = bench.done(data / program, ["timeout", f"{bench.limit:g}", *command], PEER, (0, TIMED_OUT))
             row = {"row": program, "seed": seed, **scored(data, cost, program)}
-            rows.append(row | compared(row, rows[-1] if program == "abinit_homo_old" else rows[-2]))
+            rows.append(row | compared(row, own))
     return rows
 
 
@@ -138,6 +140,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--snr", type=float, nargs="+", default=[0.1, 10.0], metavar="R",
                         help="of the search part (default: 0.1 10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of the run part (default: 0)")
+    parser.add_argument("--peers", choices=PEERS, nargs="+", default=list(PEERS), help="programs of the run part")
     parser.add_argument("--limit-seconds", type=float, default=3600, metavar="S",
                         help="on the clock, for each of cryodrgn's runs (default: 3600)")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, to try the script itself")
@@ -162,7 +165,7 @@ def main() -> None:
             results["search"] = search_part(bench, args.snr)
             write_json(args.out or work_folder / "vs_abinit.json", results)
         if "run" in args.parts:
-            results["run"] = run_part(bench, args.seeds)
+            results["run"] = run_part(bench, args.seeds, args.peers)
             write_json(args.out or work_folder / "vs_abinit.json", results)
     print(tables(results))
 
