@@ -3,9 +3,9 @@
 search: CPU time and error of one image's full search in a known map, at cryodrgn's default settings, and the rates of ours;
 search_cost.py says what is measured and how.
 
-run: whole runs on 1,000 images of 32 px, SNR 0.4: that of 64 px and SNR 0.1, binned by two. cryodrgn's settings are reduced ones (its default search takes hours here); each of
-its runs may take --limit-seconds on the clock and is then ended, and every checkpoint until there counts. Errors are medians
-after the best frame, of either hand, is taken out.
+run: whole runs on 1,000 images of 32 px, SNR 0.4: that of 64 px and SNR 0.1, binned by two. cryodrgn's settings are reduced
+ones (its default search takes hours here); each of its runs may take --limit-seconds on the clock and is then ended, and every
+checkpoint until there counts. Errors are medians after the best frame, of either hand, is taken out.
 
 Whatever is finished stays in --work and is not repeated; --rehearse tries it all in a few minutes on next to nothing.
 
