@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cryorecon.geometry.grid import Grid
-from cryorecon.objectives.cores import one_core_a_task, side_by_side
+from cryorecon.objectives.cores import all_cores, one_core_a_task, side_by_side
 
 
 @pytest.fixture
@@ -48,3 +48,13 @@ def test_errors_are_raised(two_threads):
     with one_core_a_task(Grid(16, 1.0)), pytest.raises(KeyError, match="here"):
         side_by_side([broken, *numbered(1)])
     assert torch.get_num_threads() == 2
+
+
+def test_a_single_task_may_have_all_cores(two_threads):
+    with one_core_a_task(Grid(16, 1.0)):
+        with all_cores():
+            assert torch.get_num_threads() == 2
+            assert {thread for _, thread in side_by_side(numbered(3))} == {threading.get_ident()}
+        assert torch.get_num_threads() == 1
+        meet = threading.Barrier(2, timeout=20)
+        side_by_side([meet.wait] * 2)

@@ -156,3 +156,17 @@ def test_densities_are_real_maps_of_the_box(named):
     assert torch.isfinite(density).all()
     if volume.z_dim:
         assert not torch.allclose(density[0], density[1])
+
+
+def test_a_network_is_read_in_parts_where_no_gradient_flows(monkeypatch):
+    from cryorecon.volumes import fourier_mlp
+
+    grid = Grid(16, 3.0)
+    torch.manual_seed(0)
+    volume = fourier_mlp.FourierMLP(grid, 2, 16, 1)
+    rotation = rotations.random(15, torch.Generator().manual_seed(0)).view(3, 5, 3, 3)
+    z = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(1))
+    whole = volume.slices(rotation, z, slice(None))
+    monkeypatch.setattr(fourier_mlp, "AT_ONCE", 4 * grid.n)
+    with torch.no_grad():
+        torch.testing.assert_close(volume.slices(rotation, z, slice(None)), whole.detach(), rtol=1e-4, atol=1e-5)
