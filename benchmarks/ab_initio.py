@@ -17,7 +17,7 @@ from pathlib import Path
 
 import common
 import torch
-from common import OURS, Table, fail, measure, read_json, write_json
+from common import OURS, Table, fail, measure, read_json, write_json, write_results
 from vs_cryodrgn import say
 
 from cryorecon.data.cryodrgn_files import read_poses
@@ -194,7 +194,7 @@ def main() -> None:
             bench = Bench(args.work.absolute(), name, args.n, args.snr, args.threads, simulation, training)
             for seed in args.seeds:
                 results["rows"].append(score(bench, seed))
-                write_json(args.out or args.work / "ab_initio.json", results)
+                write_results(args.out or args.work / "ab_initio.json", results)
     print(tables(results))
 
 

@@ -138,12 +138,26 @@ def machine(threads: int, python: str = sys.executable) -> Table:
     return json.loads(done.stdout)
 
 
+def portable(value: Any) -> Any:
+    """The same without the folders of absolute paths in its strings: where a machine keeps its files is no result."""
+    if isinstance(value, dict):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(item) for item in value]
+    return re.sub(r"(?<![\w.])/(?:[^\s/]+/)+", "", value) if isinstance(value, str) else value
+
+
 def write_json(path: Path, table: Table) -> None:
     """Write atomically: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
     temporary.replace(path)
+
+
+def write_results(path: Path, results: Table) -> None:
+    """Write what is to be shown, without the machine's folders (:func:`portable`)."""
+    write_json(path, portable(results))
 
 
 def read_json(path: Path) -> Table | None:

@@ -22,7 +22,7 @@ import common
 import numpy as np
 import torch
 from ab_initio import CTF, OTHERS, Bench, Problem
-from common import Table, write_json
+from common import Table, write_results
 from scipy.stats import spearmanr
 
 from cryorecon.analysis.latent import fit_pca
@@ -160,7 +160,7 @@ def main() -> None:
                           simulation, training)
             for seed in args.seeds:
                 results["rows"].append(score(bench, kind, seed, bool(tilt), args.shared))
-                write_json(args.out or args.work / "landscape.json", results)
+                write_results(args.out or args.work / "landscape.json", results)
     print(tables(results))
 
 

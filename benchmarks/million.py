@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import common
-from common import OURS, Table, fail, write_json
+from common import OURS, Table, fail, write_results
 from vs_cryodrgn import say
 
 APIX = 3.0
@@ -186,7 +186,7 @@ def main() -> None:
         results["steps"]["preprocess"] = summary(*preprocess_step(star, prepared, args.box, args.threads), images)
         say("one pass of the loader")
         results["steps"]["loader"] = summary(*loader_step(prepared, args.batch, args.threads), images)
-        write_json(args.out or args.work / "results.json", results)
+        write_results(args.out or args.work / "results.json", results)
     print(tables(results))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import common
 import machine
-from common import OURS, Table, fail, measure, write_json
+from common import OURS, Table, fail, measure, write_results
 from vs_cryodrgn import WIDTHS, network_seconds, say
 
 PARTS = ("epoch", "heldout", "flops")
@@ -181,7 +181,7 @@ def main() -> None:
                 results[part] = heldout_part(args)
             else:
                 results[part] = list(flops_part(args.threads, args.seconds))
-            write_json(out, results)
+            write_results(out, results)
     print(tables(results))
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-from common import OURS, Table, write_json
+from common import OURS, Table, write_results
 from search_cost import PEER, Bench, Sizes, peer_poses, search_part, told
 from vs_cryodrgn import shortened
 
@@ -163,10 +163,10 @@ def main() -> None:
                           "machine": common.machine(args.threads)}
         if "search" in args.parts:
             results["search"] = search_part(bench, args.snr)
-            write_json(args.out or work_folder / "vs_abinit.json", results)
+            write_results(args.out or work_folder / "vs_abinit.json", results)
         if "run" in args.parts:
             results["run"] = run_part(bench, args.seeds, args.peers)
-            write_json(args.out or work_folder / "vs_abinit.json", results)
+            write_results(args.out or work_folder / "vs_abinit.json", results)
     print(tables(results))
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import common
-from common import OURS, Measured, Table, fail, measure, read_json, sha256, write_json
+from common import OURS, Measured, Table, fail, measure, read_json, sha256, write_json, write_results
 
 ROWS = ("peer", "network", "lowrank", "plain")
 WIDTHS = ["--enc-layers", "3", "--enc-dim", "256", "--dec-layers", "3", "--dec-dim", "256"]
@@ -263,7 +263,7 @@ def main() -> None:
                 known = earlier(args.known, row, seed, digest)
                 results["rows"].append(known or one_row(bench, row, seed, digest))
                 compare(results["rows"])
-                write_json(args.out or work / "results.json", results)
+                write_results(args.out or work / "results.json", results)
     print(tables(results))
 
 
