@@ -214,10 +214,10 @@ def test_the_page_shows_the_committed_results(tmp_path):
 def test_results_name_no_folder_of_a_machine(tmp_path):
     common = module("common")
     table = {"command": ["/opt/env/bin/python", "-m", "x", "-o", "/var/a b"], "unit": "slices/s",
-             "rows": [{"path": "/some/where/ctf.pkl", "share": 0.5, "relative": "scratch/igg/run", "line": "run /a/b/p.mrcs -n 1"}]}
+             "rows": [{"path": "/some/where/ctf.pkl", "share": 0.5, "relative": "scratch/igg/run"}, "/a/b/p.mrcs -n 1"]}
     common.write_results(tmp_path / "r.json", table)
     assert common.read_json(tmp_path / "r.json") == {
         "command": ["python", "-m", "x", "-o", "a b"], "unit": "slices/s",
-        "rows": [{"path": "ctf.pkl", "share": 0.5, "relative": "scratch/igg/run", "line": "run p.mrcs -n 1"}]}
+        "rows": [{"path": "ctf.pkl", "share": 0.5, "relative": "scratch/igg/run"}, "p.mrcs -n 1"]}
     for path in (common.HERE / "results").glob("*.json"):
         assert common.read_json(path) == common.portable(common.read_json(path)), path.name
