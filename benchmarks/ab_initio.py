@@ -102,9 +102,9 @@ def run(command: list[str], log: Path, threads: int) -> Table:
 class Problem:
     """A simulation opened with its true poses."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, device: str = "auto"):
         config = RunConfig(str(folder / "particles.mrcs"), poses=str(folder / "poses.pkl"), ctf=str(folder / "ctf.pkl"),
-                           conformation="fixed")
+                           conformation="fixed", device=device)
         self.data = build.open_data(config)
         self.stack, self.grid = self.data.stack, self.data.grid
         self.noise = build.first_noise(self.data, config)

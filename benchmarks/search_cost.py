@@ -31,6 +31,8 @@ PEER = f"cryodrgn {common.PEER_VERSION}"
 CTF = "metadata/cryodrgn_ctf_empiar10028_10049.npz"
 BATCH = 256  # of ours
 COSTED_FOR = 1000  # images that share the fixed cost where ratios are given
+DEFAULTS = {"t_extent": 10, "t_ngrid": 7, "niter": 4, "nkeptposes": 8, "base_healpy": 2, "l_start": 12, "l_end": 32}
+"""The peer's search at 64 px as it comes, for rates where the peer itself isn't run (vs_abinit.json holds what it said)."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def our_rows(bench: Bench, folder: Path, snr: float, peer: Table) -> Table:
     from cryorecon.inference.pose.table import PoseTable
 
     torch.set_num_threads(bench.threads)
-    problem, rows = Problem(folder), []
+    problem, rows = Problem(folder, "cpu"), []
     n, apix = problem.loader.n_particles, problem.grid.apix
     density = planted_map(problem, folder)
     for name, make in (("grid", same_search), ("train_nn", default_search)):
@@ -263,7 +265,7 @@ def rates(bench: Bench, folder: Path, peer: Table) -> list[Table]:
     from ab_initio import Problem
 
     torch.set_num_threads(bench.threads)
-    problem, rows = Problem(folder), []
+    problem, rows = Problem(folder, "cpu"), []
     density, plan = planted_map(problem, folder), same_plan(peer, problem.grid.apix)
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         say(f"rates, {device}")

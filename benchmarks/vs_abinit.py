@@ -3,6 +3,8 @@
 search: CPU time and error of one image's full search in a known map, at cryodrgn's default settings, and the rates of ours;
 search_cost.py says what is measured and how.
 
+rates: these rates alone, at the same settings; cryodrgn isn't needed.
+
 run: whole runs on 1,000 images of 32 px, SNR 0.4: that of 64 px and SNR 0.1, binned by two. cryodrgn's settings are reduced
 ones (its default search takes hours here); each of its runs may take --limit-seconds on the clock and is then ended, and every
 checkpoint until there counts. Errors are medians after the best frame, of either hand, is taken out.
@@ -20,10 +22,10 @@ from typing import Any
 
 import common
 from common import OURS, Table, write_results
-from search_cost import PEER, Bench, Sizes, peer_poses, search_part, told
+from search_cost import DEFAULTS, PEER, Bench, Sizes, peer_poses, rates, search_part, told
 from vs_cryodrgn import shortened
 
-PARTS = ("search", "run")
+PARTS = ("search", "run", "rates")
 PEERS = ("abinit_homo_old", "abinit")
 TIMED_OUT = 124  # exit code of `timeout`
 
@@ -115,15 +117,21 @@ def tables(results: Table) -> str:
                  row.get("on_the_peers_images", {}).get("angle"), row["shift_px"], row["within_10"],
                  1000 * row["cpu_seconds_an_image"], row["fixed_cpu_seconds"], row.get("times_less_cpu")]
                 for row in results["search"]["rows"]]
-        keys = ("device", "level", "slices_per_second", "energies_per_second", "ms_an_image", "gflops", "matmul_gflops",
-                "percent_of_matmul")
-        rated = [[row[key] for key in keys] for row in results["search"]["rates"]]
-        made += ["**search**", common.markdown(rows, SEARCH_HEAD), common.markdown(rated, RATE_HEAD)]
+        made += ["**search**", common.markdown(rows, SEARCH_HEAD), rate_table(results["search"]["rates"])]
+    if "rates" in results:
+        made += ["**rates**", rate_table(results["rates"])]
     if "run" in results:
         made += ["**run**", common.markdown([run_line(row) for row in results["run"]], RUN_HEAD)]
         commands = {row["row"]: f"- {row['row']} ({row['code']}): `{row['command']}`" for row in results["run"]}
         made.append("\n".join(commands.values()))
     return "\n\n".join(made)
+
+
+def rate_table(rows: list[Table]) -> str:
+    """Rates of a search in Markdown."""
+    keys = ("device", "level", "slices_per_second", "energies_per_second", "ms_an_image", "gflops", "matmul_gflops",
+            "percent_of_matmul")
+    return common.markdown([[row[key] for key in keys] for row in rows], RATE_HEAD)
 
 
 def run_line(row: Table) -> list[Any]:
@@ -136,7 +144,8 @@ def run_line(row: Table) -> list[Any]:
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", choices=PARTS, nargs="+", default=list(PARTS), help="(default: both)")
+    parser.add_argument("--parts", choices=PARTS, nargs="+", default=["search", "run"],
+                        help="(default: search run)")
     parser.add_argument("--snr", type=float, nargs="+", default=[0.1, 10.0], metavar="R",
                         help="of the search part (default: 0.1 10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of the run part (default: 0)")
@@ -156,7 +165,8 @@ def main() -> None:
     args = arguments().parse_args()
     work_folder = args.work.absolute()
     with common.locked(work_folder):
-        binaries = common.peer_environment(work_folder, args.peer)
+        alone = args.parts == ["rates"]
+        binaries = work_folder if alone else common.peer_environment(work_folder, args.peer)
         bench = Bench(work_folder, args.shared, binaries, args.threads, args.limit_seconds, TINY if args.rehearse else FULL)
         results: Table = {"benchmark": "vs_abinit", "code": common.code_version(), "written": common.now(),
                           "arguments": shortened(sys.argv[1:]), "limit_seconds": args.limit_seconds,
@@ -166,6 +176,11 @@ def main() -> None:
             write_results(args.out or work_folder / "vs_abinit.json", results)
         if "run" in args.parts:
             results["run"] = run_part(bench, args.seeds, args.peers)
+            write_results(args.out or work_folder / "vs_abinit.json", results)
+        if "rates" in args.parts:
+            sizes = bench.sizes
+            folder = bench.simulate("search", sizes.box, sizes.apix, sizes.shift, sizes.images, args.snr[0], 0)
+            results["rates"] = rates(bench, folder, DEFAULTS)
             write_results(args.out or work_folder / "vs_abinit.json", results)
     print(tables(results))
 
