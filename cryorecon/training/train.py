@@ -33,7 +33,7 @@ from cryorecon.training.ab_initio import find_poses, schedule_for
 from cryorecon.training.amortise import fit_encoder
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, fit, stream
-from cryorecon.training.inferred import latents, remember
+from cryorecon.training.inferred import latent_posteriors, latents, remember
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.fourier_mlp import FourierMLP
@@ -228,14 +228,17 @@ def _start_conformation(config: RunConfig, problem: build.Problem, state: State,
 
 def save(config: RunConfig, directory: RunDirectory, state: State, optimisers: dict) -> None:
     """A checkpoint, and the latents where there are any."""
-    z = latents(state.model, state.loader) if config.zdim else None
+    # before its first pass an encoder holds the closed-form posterior that it was taught
+    weight = config.kl_weight if state.epoch else 1.0
+    found = latent_posteriors(state.model, state.loader, weight) if config.zdim else None
     contents = {
         "version": cryorecon.__version__, "epoch": state.epoch, "model": state.model.state_dict(), "shape": state.shape,
         "noise": state.noise, "scale": state.scale, "half": state.loader.stack.half,
         "box": state.model.grid.box, "apix": state.model.grid.apix,
         "optimisers": [optimiser.state_dict() for optimiser in optimisers.get("model", [])],
     }
-    directory.save(state.epoch, contents, z)
+    z, likelihood = (None, None) if found is None else (found.mean.numpy(), found.packed())
+    directory.save(state.epoch, contents, z, likelihood)
 
 
 def restore(config: RunConfig, problem: build.Problem, saved: dict[str, Any]) -> State:
