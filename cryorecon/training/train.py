@@ -23,6 +23,7 @@ from cryorecon.geometry.grid import Grid
 from cryorecon.inference.conformation.encoder import Encoder
 from cryorecon.inference.conformation.posterior import Posterior
 from cryorecon.inference.conformation.table import Table
+from cryorecon.inference.pose.given import Given
 from cryorecon.inference.pose.refine import Refine
 from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
@@ -132,6 +133,17 @@ def of_images(table: PoseTable, stack: ParticleStack) -> Poses:
     """Poses of all images of a stack."""
     rotation, shift = table.poses()
     return poses_of_images(Poses(rotation.cpu(), shift.cpu()), stack)
+
+
+def image_poses(state: State) -> Poses:
+    """Poses of all images of a run, given, found or refined."""
+    pose, stack = state.model.pose, state.loader.stack
+    if isinstance(pose, PoseTable):
+        return of_images(pose, stack)
+    if not isinstance(pose, Given | Refine):
+        raise TypeError(f"expected poses of images, found {type(pose).__name__}")
+    rotation, shift = pose.poses()
+    return Poses(rotation.cpu(), shift.cpu())
 
 
 @dataclass(frozen=True)
@@ -267,8 +279,7 @@ def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:
         density = symmetrise(density, config.symmetry)  # the network itself knows no symmetry
         write_volume(directory.path / f"reconstruct.{state.epoch}.mrc", density.cpu().numpy(), state.model.grid.apix)
     if isinstance(state.model.pose, Refine):
-        rotation, shift = state.model.pose.poses()
-        write_found(directory, state.epoch, state.loader.stack, Poses(rotation.cpu(), shift.cpu()))
+        write_found(directory, state.epoch, state.loader.stack, image_poses(state))
 
 
 def write_found(directory: RunDirectory, epoch: int, stack: ParticleStack, poses: Poses) -> None:
