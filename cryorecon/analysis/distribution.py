@@ -57,7 +57,7 @@ def distribution(z: np.ndarray, likelihood: np.ndarray | None, pca: PCA, folder:
                              for i in range(0, len(z), CHUNK)]).astype(np.int32)
     few = drawn(len(z), SHOWN, seed)
     occupancy, error = occupancies(mixture.evidence(seen.at(few)), mixture.weight, seed=seed)
-    energy = -np.log(occupancy.clip(min=1e-12) / occupancy.max())
+    energy = np.log(occupancy.max() / occupancy.clip(min=1e-12))
     relative = error / occupancy.clip(min=1e-12)
     top = int(occupancy.argmax())
     energy_error = np.where(np.arange(len(energy)) == top, 0.0, np.hypot(relative, relative[top]))

@@ -38,17 +38,26 @@ class ClusterMap:
     decoder: np.ndarray
 
     def resolved(self, curve: np.ndarray, apix: float) -> float:
-        """Å at which ``curve`` first falls below 0.143; infinity where it never rose above."""
-        below = np.flatnonzero(~(curve[1:] >= CROSSED))
-        last = below[0] if len(below) else len(curve) - 1
-        return apix / self.frequency[last] if last else np.inf
+        """Å to which ``curve`` stays at 0.143 or above; infinity where it does nowhere (:func:`agreement`)."""
+        shells = agreement(curve)
+        return apix / self.frequency[shells.stop - 1] if shells.stop > shells.start else np.inf
 
     def share(self) -> float:
         """How much of the differences that half maps share the decoder shows: its mean correlation over the shells at which the
         halves agree, 0 where they agree at none."""
-        below = np.flatnonzero(~(self.difference[1:] >= CROSSED))
-        last = below[0] + 1 if len(below) else len(self.difference)
-        return float(np.mean(self.decoder[1:last])) if last > 1 else 0.0
+        shells = agreement(self.difference)
+        return float(np.mean(self.decoder[shells])) if shells.stop > shells.start else 0.0
+
+
+def agreement(curve: np.ndarray) -> slice:
+    """The first run of shells at 0.143 or above; empty where it begins beyond the fourth shell. The first may miss it: two
+    maps of one molecule hardly differ in their bulk."""
+    above = curve[1:] >= CROSSED
+    if not above[:4].any():
+        return slice(0, 0)
+    first = int(np.argmax(above))
+    ends = np.flatnonzero(~above[first:])
+    return slice(first + 1, first + 1 + int(ends[0])) if len(ends) else slice(first + 1, len(curve))
 
 
 def cluster_maps(problem: Problem, state: State, labels: np.ndarray, folder: Path, decoded: list[Path],

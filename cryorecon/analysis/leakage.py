@@ -1,4 +1,4 @@
-"""Does z follow what is no conformation: viewing direction, in-plane angle, defocus, shift, contrast?
+"""Does z follow what is no conformation: viewing direction, in-plane angle, shift, defocus?
 
 For every principal component and every such quantity, the share of the component's variance that a small linear model of the
 quantity explains on particles that it was not fitted to (five folds; 0 where it explains nothing). Motions and views may be
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryorecon.analysis.mixture import drawn
+from cryorecon.data.poses import Poses
+from cryorecon.data.stack import ParticleStack
 
 PARTICLES = 20_000
 FOLDS = 5
@@ -40,10 +42,22 @@ def leakage(coordinates: np.ndarray, quantities: Mapping[str, np.ndarray], seed:
     return Leakage(list(quantities), np.stack(columns, 1) if columns else np.zeros((seen.shape[1], 0)))
 
 
+def quantities(stack: ParticleStack, poses: Poses) -> dict[str, np.ndarray]:
+    """Features of every particle, of its first image: pose, shift, and defocus where there is a CTF. poses: of the images, as
+    the run had them."""
+    order = np.argsort(stack.particle.numpy(), kind="stable")
+    first = order[np.unique(stack.particle.numpy()[order], return_index=True)[1]]
+    rotation, shift = poses.rotation[first].numpy(), poses.shift[first].numpy()
+    found = {"viewing direction": directions(rotation), "in-plane angle": inplane(rotation), "shift": powers(shift)}
+    if stack.optics is not None:
+        u, v = (stack.optics.column(name)[first].double().numpy() for name in ("defocus_u", "defocus_v"))
+        found["defocus"] = powers(np.stack([(u + v) / 2, u - v], 1))
+    return found
+
+
 def explained(features: np.ndarray, values: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Share ``(c,)`` of the variance of ``values (n, c)`` that ``features (n, f)`` explain in the folds left out."""
-    spread = features.std(0)
-    kept = features[:, spread > 1e-9 * np.abs(features).max(initial=1e-30)]
+    kept = features[:, features.std(0) > 1e-9 * np.abs(features).max(initial=1e-30)]
     if not kept.shape[1]:
         return np.zeros(values.shape[1])
     design = np.c_[(kept - kept.mean(0)) / kept.std(0), np.ones(len(kept))]

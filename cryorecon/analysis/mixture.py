@@ -85,7 +85,7 @@ def start(coordinates: np.ndarray, k: int, seed: int) -> Mixture:
                    torch.from_numpy(np.stack(covariance)), np.empty(0))
 
 
-def fit_mixture(found: Observed, mixture: Mixture, iterations: int = 100, tolerance: float = 1e-5) -> tuple[Mixture, float]:
+def fit_mixture(found: Observed, mixture: Mixture, iterations: int = 100, tolerance: float = 3e-5) -> tuple[Mixture, float]:
     """Expectation-maximisation from ``mixture`` until the mean log likelihood gains less than ``tolerance`` a particle; the
     mixture and the log likelihood in nats (of the last but one step), up to a constant of the data."""
     whole = torch.einsum("k,kij->ij", mixture.weight, mixture.covariance) + torch.cov(mixture.mean.T, correction=0).reshape(
