@@ -16,8 +16,7 @@ def double_well(n, noise, seed=0):
     x = np.linspace(-1.6, 1.6, 4001)
     p = np.exp(-BARRIER * (1 - x**2) ** 2)
     true = rng.choice(x, n, p=p / p.sum())
-    seen = true + noise * rng.normal(size=n)
-    return seen
+    return true + noise * rng.normal(size=n)
 
 
 def energy_at(density, where):
