@@ -50,6 +50,17 @@ def direct_path(anchors: np.ndarray, n: int) -> np.ndarray:
     return even_points(anchors, n)
 
 
+def check_anchors(anchors: Sequence[int], n: int) -> np.ndarray:
+    """``anchors`` as an array ``(a,)``; :class:`InputError` unless they are 2 or more of ``n`` particles."""
+    found = np.asarray(anchors, np.int64)
+    if found.ndim != 1 or len(found) < 2:
+        raise InputError(f"anchors: expected at least 2 particles, found {found.size}")
+    if found.min() < 0 or found.max() >= n:
+        wrong = found[(found < 0) | (found >= n)]
+        raise InputError(f"anchors: expected particles from 0 to {n - 1}, found {', '.join(map(str, wrong))}")
+    return found
+
+
 def graph_path(z: np.ndarray, anchors: Sequence[int], max_neighbours: int = 10, avg_neighbours: float | None = 5,
                subsample: int = SUBSAMPLE, seed: int = 0) -> np.ndarray:
     """Particles ``(m,)`` along the shortest way from anchor to anchor, each step to a near neighbour.
@@ -128,7 +139,7 @@ def knn_log_density(z: np.ndarray, points: np.ndarray | None = None, k: int = 20
     radius = cKDTree(z).query(z if points is None else points, [rank])[0][:, 0]
     d = z.shape[1]
     ball = 0.5 * d * math.log(math.pi) - math.lgamma(0.5 * d + 1)
-    tiny = 1e-9 * max(float(z.std(0).max()), np.finfo(np.float32).tiny)  # particles that coincide
+    tiny = 1e-9 * max(float(z.std(0).max()), 1e-30)  # particles that coincide
     return math.log(k) - math.log(others) - ball - d * np.log(np.maximum(radius, tiny))
 
 
@@ -150,12 +161,7 @@ def _values(log_density: LogDensity, points: np.ndarray, chosen: np.ndarray, n: 
 def _sample(z: np.ndarray, anchors: Sequence[int], subsample: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Particles for the graph, ascending, and the places of the anchors among them."""
     check_latents(z)
-    start = np.asarray(anchors, np.int64)
-    if start.ndim != 1 or len(start) < 2:
-        raise InputError(f"anchors: expected at least 2 particles, found {start.size}")
-    if start.min() < 0 or start.max() >= len(z):
-        wrong = start[(start < 0) | (start >= len(z))]
-        raise InputError(f"anchors: expected particles from 0 to {len(z) - 1}, found {', '.join(map(str, wrong))}")
+    start = check_anchors(anchors, len(z))
     chosen = np.arange(len(z))
     if len(z) > subsample:
         drawn = np.random.default_rng(seed).choice(len(z), subsample, replace=False)
