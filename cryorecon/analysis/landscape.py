@@ -109,11 +109,13 @@ def sketch_particles(z: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
     """At most ``k`` particles at different places that stand for the latents ``(N, d)``: nearest to k-means centres."""
     if k < 2:
         raise InputError(f"landscape: expected at least 2 maps, found {k}")
+    places = np.unique(z, axis=0, return_index=True)[1]
+    if len(places) < 2:
+        raise InputError(f"landscape: expected particles at different latents, found all {len(z)} at one place")
+    if len(places) <= k:
+        return np.sort(places)
     index = kmeans(z, k, seed).nearest
-    _, first = np.unique(z[index], axis=0, return_index=True)
-    if len(first) < 2:
-        raise InputError("landscape: expected particles at different latents, found them at one place")
-    return index[np.sort(first)]
+    return index[np.sort(np.unique(z[index], axis=0, return_index=True)[1])]
 
 
 def _read(paths: list[Path], label: str) -> "tqdm[Path]":
@@ -129,11 +131,14 @@ def _mean_and_mask(paths: list[Path], apix: float, settings: Settings) -> tuple[
         total += density
         highest = np.maximum(highest, density)
     mask = settings.mask
+    if mask is None and settings.threshold is not None and settings.threshold >= highest.max():
+        raise InputError(f"mask: expected a threshold below {highest.max():.4g}, the maps' highest density, found "
+                         f"{settings.threshold:g}; give another --thresh")
     if mask is None:
         mask = from_map(torch.from_numpy(highest), apix, settings.threshold, dilate=settings.dilate)
     if mask.shape != first.shape or not bool((mask > 0).any()):
         raise InputError(f"mask: expected one of {len(first)} px with voxels above 0, found {tuple(mask.shape)} with "
-                         f"{int((mask > 0).sum())}; give another, or another --thresh")
+                         f"{int((mask > 0).sum())}; give another")
     return total / len(paths), mask.numpy()
 
 
@@ -180,7 +185,8 @@ def _write_components(found: Landscape, mean: np.ndarray, apix: float) -> None:
         write_volume(folder / f"eigenvolume_{i + 1}.mrc", full(component), apix)
     for i in range(min(found.settings.n_walks, len(found.space.components))):
         volume = full(found.space.components[i])
-        stops = np.linspace(*np.percentile(found.coordinates[:, i], [5, 95]), STOPS)
+        first, last = np.percentile(found.coordinates[:, i], [5, 95])
+        stops = np.linspace(float(first), float(last), STOPS)
         paths = [folder / f"pc{i + 1}" / f"vol_{j + 1:03d}.mrc" for j in range(STOPS)]
         for path, stop in zip(paths, stops, strict=True):
             write_volume(path, mean + stop * volume, apix)

@@ -34,7 +34,8 @@ def component_path(pca: PCA, z: np.ndarray, component: int, n: int = 10, low: fl
     if by_percentile:
         stops = np.percentile(along, np.linspace(low, high, n))
     else:
-        stops = np.linspace(*np.percentile(along, [low, high]), n)
+        first, last = np.percentile(along, [low, high])
+        stops = np.linspace(float(first), float(last), n)
     return pca.mean + stops[:, None] * pca.components[component]
 
 

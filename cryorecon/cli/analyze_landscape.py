@@ -97,18 +97,20 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _mask(path: Path | None, run: "Trained", box: int) -> "Tensor | None":
-    """The mask, resampled to the maps' box where it has the run's."""
+    """The mask in [0, 1], interpolated to the maps' box where it has the run's: a sharp one would ring if Fourier-cropped."""
+    import numpy as np
     import torch
+    from scipy.ndimage import map_coordinates
 
     from cryorecon.data.mrc import read_volume
     from cryorecon.errors import InputError
-    from cryorecon.geometry.fourier import resample
 
     if path is None:
         return None
-    mask = torch.from_numpy(read_volume(path)[0])
+    mask = read_volume(path)[0]
     if len(mask) not in (box, run.grid.box):
         raise InputError(f"{path}: expected a mask of {box} px, the maps' box, or {run.grid.box} px, the run's, found "
                          f"{len(mask)}")
-    smaller = resample(mask, box, 3).clamp(0, 1)
-    return torch.where(smaller < 0.01, 0.0, smaller)  # ringing of the resampling is no mask
+    axis = (np.arange(box) - box // 2) * len(mask) / box + len(mask) // 2  # the origin stays
+    smaller = map_coordinates(mask, np.meshgrid(axis, axis, axis, indexing="ij"), order=1, mode="nearest")
+    return torch.from_numpy(smaller).clamp(0, 1)

@@ -41,8 +41,9 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"-n: expected at least 2 points, found {args.n}")
     latents = read_latents(args)
     pca = fit_pca(latents.z)
+    low, high = args.lim
     wanted = args.pc or range(1, latents.z.shape[1] + 1)
-    paths = {number: component_path(pca, latents.z, number - 1, args.n, *args.lim, args.use_percentile_spacing)
+    paths = {number: component_path(pca, latents.z, number - 1, args.n, low, high, args.use_percentile_spacing)
              for number in wanted}
     for number, path in paths.items():
         print(f"PC {number}, {100 * pca.explained[number - 1]:.1f} % of the variance: ", end="")
