@@ -1,29 +1,15 @@
 """Pictures and page of what ``analyze`` found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from cryorecon.analysis.explore import Findings
 from cryorecon.data.mrc import read_volume
-from cryorecon.geometry.fourier import resample
 from cryorecon.report import maps, plots
 from cryorecon.report.page import Picture, Section, Table, write_page
 from cryorecon.report.style import save
-
-PICTURE_BOX = 128  # maps are drawn at no more than this
-
-
-def _read(paths: Sequence[Path]) -> list[Tensor]:
-    """Maps of at most 128 px for drawing."""
-    out = []
-    for path in paths:
-        density = torch.from_numpy(read_volume(path)[0])
-        out.append(resample(density, min(density.shape[-1], PICTURE_BOX), 3))
-    return out
 
 
 def draw_latents(found: Findings) -> list[Picture]:
@@ -56,7 +42,7 @@ def draw_maps(found: Findings, apix: float) -> list[Picture]:
     """``volumes.png`` and ``slices.png`` of the clusters, ``pcN/volumes.png`` of the trajectories."""
     pictures = []
     if found.cluster_maps:
-        densities = _read(found.cluster_maps)
+        densities = maps.read_maps(found.cluster_maps)
         labels = [f"{i + 1}  ({count:,})" for i, count in enumerate(found.clusters.counts)]
         drawn = maps.surfaces(densities, labels, f"Maps of {len(densities)} clusters (particles)")
         pictures.append(Picture(save(drawn, found.folder / "volumes.png"),
@@ -70,7 +56,7 @@ def draw_maps(found: Findings, apix: float) -> list[Picture]:
     for i, paths in enumerate(found.path_maps):
         if paths:
             title = f"Along principal component {i + 1}, 5th to 95th percentile"
-            drawn = maps.surfaces(_read(paths), [str(n + 1) for n in range(len(paths))], title)
+            drawn = maps.surfaces(maps.read_maps(paths), [str(n + 1) for n in range(len(paths))], title)
             pictures.append(Picture(save(drawn, found.folder / f"pc{i + 1}" / "volumes.png"),
                                     f"Maps along principal component {i + 1}; the other components stay at the mean. "
                                     "Where few particles lie (see the density above), the map is the decoder's guess."))

@@ -1,16 +1,30 @@
 """Figures of maps and images: slices, projections, shaded surfaces, data beside prediction. Each returns a figure."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cryorecon.data.mrc import read_volume
+from cryorecon.geometry.fourier import resample
 from cryorecon.report.style import GREY, INK, colours, figure, style
 from cryorecon.report.surface import Colour, default_level, principal_view, render, turned
 
 AXIS_NAMES = ("z", "y", "x")
+PICTURE_BOX = 128  # map files are drawn at no more than this
+
+
+def read_maps(paths: Sequence[Path]) -> list[Tensor]:
+    """Map files, resampled to at most 128 px for drawing."""
+    out = []
+    for path in paths:
+        density = torch.from_numpy(read_volume(path)[0])
+        out.append(resample(density, min(density.shape[-1], PICTURE_BOX), 3))
+    return out
 
 
 def _picture(axes: Axes, image: np.ndarray, limits: tuple[float, float], title: str = "") -> None:
