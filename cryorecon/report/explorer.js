@@ -94,7 +94,7 @@ const Explorer = (() => {
         const at = point => components[c].reduce((sum, w, k) => sum + w * (point[k] - mean[k]), 0);
         const values = new Float64Array(n);
         for (let i = 0; i < n; i++) values[i] = at(z.subarray(i * d, i * d + d));
-        found.push({name: `pc${c + 1}`, title: `PC ${c + 1} (${(100 * explained[c]).toFixed(1)} % of variance)`, at, values, known: true});
+        found.push({name: `pc${c + 1}`, title: `PC ${c + 1} (${(100 * explained[c]).toFixed(1)} %)`, at, values, known: true});
       }
       if (data.umap) {
         const both = await unpack(data.umap, "f32");
@@ -149,26 +149,24 @@ const Explorer = (() => {
           text: n > 20000 ? undefined : Array.from(index, (particle, i) => `particle ${whole(particle)}, cluster ${label[i] + 1}`),
           marker: {size: n > 20000 ? 3 : n > 3000 ? 4 : 5, opacity: n > 20000 ? 0.5 : 0.7, ...colouring()},
           selectedpoints: state.chosen || undefined, unselected: {marker: {opacity: 0.08}}},
-        {x: places.map(p => p[0]), y: places.map(p => p[1]), type: "scatter", mode: path ? "lines+markers+text" : "markers+text", name: "maps",
-          text: places.map((_, i) => String(i + 1)), textposition: "top right", textfont: {color: css("--ink"), size: 12, weight: 700},
-          hovertext: state.series ? state.series.volumes.map(volume => plain(volume.label)) : [], hoverinfo: "text", line: {color: css("--quiet"), width: 1.5},
-          marker: {size: 10, opacity: 1, line: {color: css("--card"), width: 1.5}, color: state.series ? state.series.volumes.map(v => rgb(v.colour)) : []},
-          selectedpoints: null},
-        {x: [], y: [], type: "scatter", mode: "markers", hoverinfo: "skip", name: "shown",
-          marker: {size: 19, symbol: "circle-open", color: css("--ink"), line: {width: 2.5}}},
+        {x: path ? places.map(p => p[0]) : [], y: path ? places.map(p => p[1]) : [], type: kind, mode: "lines", hoverinfo: "skip", name: "path",
+          line: {color: css("--quiet"), width: 2}},
+        {x: [], y: [], type: kind, mode: "markers", hoverinfo: "skip", name: "shown",
+          marker: {size: 18, symbol: "circle-open", color: css("--ink"), line: {width: 3}}},
       ];
-      const spot = state.decoded ? state.decoded.z : state.series && state.series.volumes[state.map].z;
-      if (spot) { const [x, y] = placed(spot); traces[2].x = [x]; traces[2].y = [y]; }
-      if (state.particle !== null && !state.decoded) {
-        traces[2].x.push(state.x.values[state.particle]); traces[2].y.push(state.y.values[state.particle]);
-        traces[2].marker.symbol = ["circle-open", "x-thin-open"];
-      }
+      if (state.particle !== null) { traces[2].x = [state.x.values[state.particle]]; traces[2].y = [state.y.values[state.particle]]; }
+      badges = places.map(([x, y], i) => ({x, y, text: String(i + 1), showarrow: false, captureevents: true, borderpad: 2, borderwidth: 2,
+        bgcolor: rgb(state.series.volumes[i].colour), hovertext: plain(state.series.volumes[i].label), ...badge(i)}));
       const selections = state.selected ? state.selected.shapes : [];
       return Plotly.react(part.plot, traces, layout({xtitle: plain(state.x.title), ytitle: plain(state.y.title), showlegend: false,
-        dragmode: part.plot.layout ? part.plot.layout.dragmode : "lasso", hovermode: "closest", clickmode: "event", selections,
+        dragmode: part.plot.layout ? part.plot.layout.dragmode : "lasso", hovermode: "closest", clickmode: "event", selections, annotations: badges,
         newselection: {mode: "immediate", line: {color: css("--ink"), width: 1.5, dash: "dot"}},
         uirevision: `${state.x.name} ${state.y.name}`}), CONFIG);
     }
+
+    let badges = [];
+    const badge = i => i === state.map && !state.decoded ? {bordercolor: css("--ink"), font: {color: "#10151c", size: 13, weight: 700}}
+      : {bordercolor: css("--card"), font: {color: "#10151c", size: 11, weight: 400}};
 
     function choosePoint(i) {
       state.particle = i;
@@ -293,12 +291,12 @@ const Explorer = (() => {
       for (const row of document.querySelectorAll("tr[data-volume]"))
         row.classList.toggle("shown", row.dataset.series === state.series.name && Number(row.dataset.volume) === i);
       about();
-      if (plot) drawPoints(); else moveRing();
+      if (plot) drawPoints(); else moveBadge();
       return drawSurface();
     }
-    function moveRing() {
-      const [x, y] = placed(state.series.volumes[state.map].z);
-      Plotly.restyle(part.plot, {x: [[x]], y: [[y]]}, [2]);
+    function moveBadge() {
+      badges.forEach((one, i) => Object.assign(one, badge(i)));
+      return Plotly.relayout(part.plot, {annotations: badges});
     }
 
     async function decode(point, i) {
@@ -360,7 +358,7 @@ const Explorer = (() => {
       const particle = i === null ? state.series && state.series.volumes[state.map].particle : index[i];
       const {side, particles, labels} = data.images;
       const shown = particles.map((_, k) => k).filter(k => labels[k] === cluster || particles[k] === particle)
-        .sort((a, b) => (particles[b] === particle) - (particles[a] === particle)).slice(0, 12);
+        .sort((a, b) => (particles[b] === particle) - (particles[a] === particle)).slice(0, 8);
       part.whose.textContent = `Particle images of cluster ${cluster + 1}, low-passed:`;
       part.strip.replaceChildren(...shown.map(k => {
         const canvas = tile(side, tiles, k);
@@ -464,11 +462,10 @@ const Explorer = (() => {
     }
     await drawPoints();
     part.plot.on("plotly_click", event => {
-      const point = event.points.find(one => one.curveNumber < 2);
-      if (!point) return;
-      stop();
-      if (point.curveNumber === 0) choosePoint(point.pointIndex); else chooseMap(point.pointIndex, true);
+      const point = event.points.find(one => one.curveNumber === 0);
+      if (point) { stop(); choosePoint(point.pointIndex); }
     });
+    part.plot.on("plotly_clickannotation", event => { stop(); chooseMap(event.index, true); });
     part.plot.on("plotly_selected", select);
     part.plot.on("plotly_deselect", clear);
     onScheme(() => { if (view) view.ground(hex(css("--ground"))); drawPoints(); drawSurface(); });

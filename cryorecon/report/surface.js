@@ -102,8 +102,8 @@ const Surface = (() => {
       vec3 m = normalize(n), light = normalize(vec3(-0.45, 0.62, 0.64));
       float key = max(dot(m, light), 0.0), sky = 0.5 + 0.5 * m.y;
       float gloss = pow(max(dot(m, normalize(light + vec3(0.0, 0.0, 1.0))), 0.0), 40.0);
-      float strength = (0.34 + 0.62 * key + 0.16 * sky) * (0.55 + 0.45 * open);
-      vec3 lit = paint * strength + 0.16 * gloss;
+      float strength = (0.34 + 0.62 * key + 0.16 * sky) * (0.66 + 0.34 * open);
+      vec3 lit = paint * strength + 0.2 * gloss;
       colour = vec4(mix(lit, ground, 0.35 * clamp(depth, 0.0, 1.0)) * alpha, alpha);
     }`;
 
