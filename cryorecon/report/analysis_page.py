@@ -111,13 +111,13 @@ def make_explorer(found: Findings, z: np.ndarray, select: str, umap: tuple[np.nd
     """
     series = [*found_series(found, z), *more]
     if stack is None:
-        return Explorer(z, found.pca, found.clusters, series, select, umap)
+        return Explorer(found.folder, z, found.pca, found.clusters, series, select, umap)
     rng, chosen = np.random.default_rng(0), [found.clusters.nearest]
     for cluster in range(len(found.clusters.centres)):
         members = np.flatnonzero(found.clusters.labels == cluster)
         chosen.append(rng.choice(members, min(FEW, len(members)), replace=False))
     chosen += [one.particles for one in series if one.particles is not None]
-    return Explorer(z, found.pca, found.clusters, series, select, umap, columns(stack),
+    return Explorer(found.folder, z, found.pca, found.clusters, series, select, umap, columns(stack),
                     thumbnails(stack, np.unique(np.concatenate(chosen))))
 
 
@@ -138,7 +138,7 @@ def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: flo
     still = [picture for picture in drawn if not picture.instead]
     slices = [picture for picture in still if picture.path.name == "slices.png"]
     sections = [
-        Section("Explore", "Each dot is a particle; near dots are alike. Where few particles lie, a map is the decoder's guess.",
+        Section("Explore", "Each dot is a particle; near dots are alike. Where few lie, a map is the decoder's guess.",
                 asset("explorer.html") + embedded(explorer_data(explorer), "explorer-data"),
                 [picture for picture in drawn if picture.instead]),
         Section("Clusters", "k-means clusters of z, numbered along the first principal component.",

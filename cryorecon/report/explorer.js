@@ -209,7 +209,7 @@ const Explorer = (() => {
           bar.style.width = `${100 * count / most}%`;
           bar.style.background = rgb(shade(c));
           row.append(make("span", {}, `cluster ${c + 1}`), bar,
-            make("span", {}, `${whole(count)}, ${(100 * count / shown[c]).toFixed(0)} % of it`));
+            make("span", {}, `${whole(count)}, ${Math.round(100 * count / shown[c]) || "<1"} % of it`));
           return row;
         }));
       part.caution.hidden = named && n === data.total;
@@ -339,9 +339,12 @@ const Explorer = (() => {
         part.detail.textContent = state.series.kind === "clusters" ? (who && `Decoded at particle ${who}, `) + `z = ${numbers(volume.z)}`
           : (who && `Nearest particle: ${who}, in ${words(cluster)}. `) + `z = ${numbers(volume.z)}`;
       }
+      const file = volume && !state.decoded && volume.file;
+      part.file.hidden = !file;
+      if (file) { part.file.textContent = file; part.file.href = file.split("/").map(encodeURIComponent).join("/"); }
       strip(cluster, i);
     }
-    const numbers = point => [...point].slice(0, 8).map(value => value.toFixed(2)).join(", ") + (point.length > 8 ? ", …" : "");
+    const numbers = point => [...point].slice(0, 8).map(value => value.toFixed(2).replace(/^-0\.00$/, "0.00")).join(", ") + (point.length > 8 ? ", …" : "");
 
     function tile(side, bytes, k) {
       const canvas = make("canvas", {width: side, height: side}), image = new ImageData(side, side);
@@ -404,13 +407,14 @@ const Explorer = (() => {
 
     // wiring ----------------------------------------------------------------------------------------------------------
 
+    const short = axis => axis.title.replace(/ \([\d.]+ %\)$/, "");
     const byName = name => axes.find(axis => axis.name === name);
     for (const which of ["x", "y"]) {
-      fill(part[which], axes.map(axis => [axis.name, axis.title]));
+      fill(part[which], axes.map(axis => [axis.name, short(axis)]));
       part[which].value = state[which].name;
       part[which].addEventListener("change", () => { state[which] = byName(part[which].value); clear(); });
     }
-    fill(part.colour, [["", "cluster"], ...axes.filter(axis => axis.name !== "spread").map(axis => [axis.name, axis.title])]);
+    fill(part.colour, [["", "cluster"], ...axes.filter(axis => axis.name !== "spread").map(axis => [axis.name, short(axis)])]);
     part.colour.addEventListener("change", () => { state.colour = byName(part.colour.value) || null; drawPoints(); });
     part.hint.textContent = (n < data.total ? `${whole(n)} of ${whole(data.total)} particles, drawn at random. ` : "")
       + (data.series.length ? "Click a point or a number to see its map. " : "") + "Drag to draw a lasso around particles; the icons above the plot change what dragging does.";

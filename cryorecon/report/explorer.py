@@ -59,10 +59,12 @@ class Curves:
 class Explorer:
     """What the interactive part shows.
 
-    z: ``(N, d)`` latents; pca and clusters: of them. select: the command that reads a lasso. umap: indices ``(m,)`` and
+    folder: the report's; maps below it are linked to. z: ``(N, d)`` latents; pca and clusters: of them. select: the command that
+    reads a lasso. umap: indices ``(m,)`` and
     positions ``(m, 2)``, or None. columns: name -> ``(N,)``, what may colour points. thumbnails: images of some particles.
     """
 
+    folder: Path
     z: np.ndarray
     pca: PCA
     clusters: Clusters
@@ -104,7 +106,7 @@ def explorer_data(explorer: Explorer) -> dict[str, Any]:
     umap = None
     if explorer.umap is not None:
         umap = pack(explorer.umap[1][np.searchsorted(explorer.umap[0], shown)].astype(np.float32))
-    series = pack_series(explorer.series, BUDGET * 2 // 3)
+    series = pack_series(explorer.series, explorer.folder, BUDGET * 2 // 3)
     images = explorer.thumbnails
     return {
         "total": len(explorer.z), "shown": len(shown), "zdim": explorer.z.shape[1], "select": explorer.select,
@@ -139,7 +141,7 @@ def _few(path: Path, box: int = BOX) -> Tensor:
     return resample(density, min(density.shape[-1], box), 3)
 
 
-def pack_series(series: Sequence[Series], budget: int) -> list[dict[str, Any]]:
+def pack_series(series: Sequence[Series], folder: Path, budget: int) -> list[dict[str, Any]]:
     """Each series for explorer.js; all at one box, the largest with which their text fits ``budget`` bytes."""
     shown = [one for one in series if one.maps]
     means, tops = [], []
@@ -162,6 +164,7 @@ def pack_series(series: Sequence[Series], budget: int) -> list[dict[str, Any]]:
             "view": principal_view(means[0], default_level(means[0])).ravel().tolist(),
             "zoom": fitting_zoom(mean, level),
             "volumes": [{"label": label, "z": point.tolist(), "colour": shade, "data": pack_density(_few(path), side, ground, top),
+                         "file": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None,
                          "particle": None if one.particles is None else int(one.particles[i])}
                         for i, (path, label, point, shade) in enumerate(
                             zip(one.maps, one.labels, np.asarray(one.z, np.float64), _shades(len(one.maps)), strict=True))],

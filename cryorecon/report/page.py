@@ -133,6 +133,7 @@ def write_page(path: Path, title: str, subtitle: str, sections: Sequence[Section
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">
+<link rel="icon" href="data:,">
 <title>{escape(title)}</title><style>{STYLE}{style}</style></head>
 <body><header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p><nav>{links}</nav></header>
 <main>

@@ -1,6 +1,7 @@
 """The report in Chromium: it opens offline and without a complaint, and what it offers to click, drag and turn does so."""
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from cryorecon.data.stack import ParticleStack
 from cryorecon.imaging.ctf import Optics
 from cryorecon.report.analysis_page import make_explorer, write_analysis
 from cryorecon.report.explorer import Curves
+from cryorecon.report.server import ReportServer
+from cryorecon.report.thumbnails import Thumbnails
 
 EVIL = "</script><img src=x onerror=alert(1)><b>'\"&"
 N = 400
@@ -139,6 +142,7 @@ def test_a_click_on_a_point_shows_the_nearest_map_its_cluster_and_images(opened,
     assert said.startswith(f"Particle {particle}, cluster {found.clusters.labels[particle] + 1}:")
     assert opened.run("document.querySelectorAll('[data-part=strip] canvas').length") >= 4
     assert opened.run("document.querySelector('tr.shown').dataset.volume") == str(nearest)
+    assert opened.run(f"{part('file')}.getAttribute('href')") == f"kmeans4/vol_{nearest + 1:03d}.mrc"
 
 
 def test_buttons_rows_and_comparison(opened):
@@ -235,6 +239,35 @@ def test_without_webgl_pictures_stand_in(browser_without_webgl, report):
     assert tab.run("getComputedStyle(document.querySelector('.fallback-surface')).display") != "none"
     assert tab.run("document.querySelectorAll('.plot .scatterlayer .point').length") >= N
     assert tab.requests() == [report[0].as_uri()]
+
+
+def test_served_a_click_decodes_the_map_at_that_particle(browser, umap_report):
+    page, z, found = umap_report
+    asked = []
+
+    def decode(point):
+        asked.append(point)
+        return ball(point)
+
+    server = ReportServer(page.parent, decode, 2, lambda particle: Thumbnails(np.array([particle]), np.zeros((1, 24, 24), np.uint8)), N)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        browser.open(server.address)
+        particle = 2 * int(found.coordinates[::2, 0].argmax())
+        (place,) = plot_pixels(browser, [found.coordinates[particle, :2].tolist()])
+        browser.click(*place)
+        browser.wait(f"document.querySelector('.surface').dataset.shown === 'decoded/{particle}'")
+        browser.wait("document.querySelectorAll('[data-part=strip] canvas.own').length === 1")
+        assert "decoded at z" in browser.run(f"{part('detail')}.textContent")
+        assert sum(value > 0 for value in pixels(browser)) > 200
+        assert browser.complaints() == []
+        assert all(url.startswith(server.address) for url in browser.requests())
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    np.testing.assert_array_equal(asked, [z[particle]])
 
 
 @pytest.mark.parametrize("zdim", [1, 3])
