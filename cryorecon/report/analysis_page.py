@@ -139,8 +139,8 @@ def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: flo
     slices = [picture for picture in still if picture.path.name == "slices.png"]
     sections = [
         Section("Explore", "Each dot is a particle; near dots are alike. Where few lie, a map is the decoder's guess.",
-                asset("explorer.html") + embedded(explorer_data(explorer), "explorer-data"),
-                [picture for picture in drawn if picture.instead]),
+                [picture for picture in drawn if picture.instead],
+                markup=asset("explorer.html") + embedded(explorer_data(explorer), "explorer-data")),
         Section("Clusters", "k-means clusters of z, numbered along the first principal component.",
                 tables=[Table(("cluster", "particles", "share", "particle shown (from 0)"), rows, series="clusters")],
                 pictures=slices),
@@ -149,8 +149,8 @@ def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: flo
     ]
     if curves:
         sections.append(Section("Agreement", "Fourier shell correlation: where two halves of the data still agree.",
-                                "".join('<div class="curves"></div>' + embedded(curves_data(one), "curves-data")
-                                        for one in curves)))
+                                markup="".join('<div class="curves"></div>' + embedded(curves_data(one), "curves-data")
+                                               for one in curves)))
     sections += [
         Section("Training", pictures=[draw_history(history, found.folder)]),
         Section("Files", f"In {found.folder}", tables=[Table(("file", "what it is"), list(found.files.items()), (0,))]),

@@ -69,14 +69,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """title, text: plain words. markup: HTML as it is, of this package's own files and :func:`embedded` data alone. pictures,
-    tables: what is shown below them."""
+    """title, text: plain words. pictures, tables: what is shown below them. markup: HTML as it is, between words and pictures, of
+    this package's own files and :func:`embedded` data alone."""
 
     title: str
     text: str = ""
-    markup: str = ""
     pictures: Sequence[Picture] = field(default_factory=tuple)
     tables: Sequence[Table] = field(default_factory=tuple)
+    markup: str = ""
 
 
 def _picture(picture: Picture) -> str:

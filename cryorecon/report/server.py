@@ -108,10 +108,13 @@ class ReportServer(ThreadingHTTPServer):
 
     def file(self, name: str) -> Path:
         """A file below the folder; Refused for anything else, links that lead out of it too."""
-        path = (self.folder / name).resolve() if "\0" not in name else self.folder
-        if not path.is_relative_to(self.folder) or not path.is_file():
-            raise Refused(404, "no such file")
-        return path
+        try:
+            path = (self.folder / name).resolve()
+            if path.is_relative_to(self.folder) and path.is_file():
+                return path
+        except (OSError, ValueError):  # a name too long, a loop of links, a zero byte
+            pass
+        raise Refused(404, "no such file")
 
 
 def _only(query: str, name: str) -> str:

@@ -33,7 +33,7 @@ class Browser:
         self.folder = tempfile.mkdtemp(prefix="cryorecon-browser-")
         flags = [*FLAGS, f"--user-data-dir={self.folder}/profile", "--window-size=1400,1000"]
         if offline:
-            flags.append("--host-resolver-rules=MAP * ~NOTFOUND")
+            flags.append("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
         if not webgl:
             flags.append("--disable-3d-apis")
         ours, theirs = os.pipe(), os.pipe()

@@ -65,10 +65,10 @@ def test_the_page_may_ask_its_own_server_and_nobody_else(server):
     assert len(server.token) >= 32
 
 
-@pytest.mark.parametrize("path", ["/", "/wrong/", "/wrong/volume?z=1,2", "/volume?z=1,2", "/report.html", "//{token}/", "/{token}",
-                                  "/é/", "/%C3%A9/"])
+@pytest.mark.parametrize("path", ["/", "/wrong/", "/wrong/volume?z=1,2", "/volume?z=1,2", "/report.html", "/{token}", "/{token}x/",
+                                  "/%C3%A9/"])
 def test_without_the_token_there_is_nothing(server, path):
-    status, _, body = ask(server, path.format(token=server.token).encode("latin-1").decode("latin-1")) if path.isascii() else (404, {}, b"")
+    status, _, body = ask(server, path.format(token=server.token))
     assert status == 404
     assert b"connect-src" not in body
 
@@ -126,8 +126,8 @@ def test_images_of_a_particle(server):
     held = json.loads(ask(server, f"/{server.token}/images?particle=3")[2])
     assert (held["side"], held["count"]) == (8, 1)
     assert set(gzip.decompress(base64.b64decode(held["tiles"]))) == {3}
-    for wrong in ("5", "-1", "²", "%C2%B2", "1.0", ""):
-        assert wrong == "²" or ask(server, f"/{server.token}/images?particle={wrong}")[0] == 400
+    for wrong in ("5", "-1", "%C2%B2", "1.0", ""):
+        assert ask(server, f"/{server.token}/images?particle={wrong}")[0] == 400
 
 
 def test_no_report_or_no_port_is_told(server, tmp_path):
