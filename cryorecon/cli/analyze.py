@@ -2,13 +2,18 @@
 
 Reads RUN/z.N.npy and the weights of the same epoch and writes RUN/analyze.N: maps at the k-means clusters of the
 latents (each at the real particle nearest to its centre) and along the principal components, pictures, summary.json and
-a page, index.html, that shows all of it.
+a page, report.html, that shows all of it: points to click and to lasso, maps that turn.
 
 Example: cryorecon analyze out 25 --ksample 12
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryorecon.data.stack import ParticleStack
+    from cryorecon.training.trained import Trained
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +32,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Run ``cryorecon analyze``."""
+    import shlex
     import sys
 
     import numpy as np
@@ -37,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.analysis.history import read_history
     from cryorecon.analysis.latent import check_latents
     from cryorecon.errors import InputError
-    from cryorecon.report.analysis_page import write_analysis
+    from cryorecon.report.analysis_page import make_explorer, write_analysis
     from cryorecon.training.trained import load_run
 
     if args.Apix is not None and args.Apix <= 0:
@@ -55,12 +61,28 @@ def main(args: argparse.Namespace) -> None:
     folder = args.outdir if args.outdir is not None else args.run / f"analyze.{epoch}"
     found = explore(z, folder, None if args.skip_vol else decode, apix, args.ksample, args.pc, seed=args.seed)
     embedded = embed_umap(z, folder, args.seed) if args.umap else None
-    facts = {"command": " ".join(["cryorecon", *sys.argv[1:]]), "run": str(args.run.resolve()), "epoch": str(epoch),
+    facts = {"command": shlex.join(["cryorecon", *sys.argv[1:]]), "run": str(args.run.resolve()), "epoch": str(epoch),
              "pixel size": f"{apix:g} Å", "seed": str(args.seed), "cryorecon": __version__,
              "torch": torch.__version__, "numpy": np.__version__}
-    page = write_analysis(found, read_history(args.run / "metrics.jsonl"), apix,
-                          f"{args.run.resolve().name}, epoch {epoch}", facts, embedded)
+    select = shlex.join(["cryorecon", "select", str(args.run), str(epoch), "--lasso", "selection.json", "-o", "chosen"])
+    page = write_analysis(found, read_history(args.run / "metrics.jsonl"), apix, f"{args.run.resolve().name}, epoch {epoch}", facts,
+                          make_explorer(found, z, select, embedded, _particles(model)))
     write_summary(found, {"run": str(args.run), "epoch": epoch, "apix": apix, "version": __version__})
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.pca.explained[:3])
     print(f"{len(z):,} particles, zdim {z.shape[1]}; variance along the principal components: {shares}")
     print(f"maps, arrays and pictures: {folder}\npage: {page}")
+
+
+def _particles(model: "Trained") -> "ParticleStack | None":
+    """The run's particles, for pictures of some; None, with a warning, where their files are gone."""
+    import warnings
+
+    from cryorecon.errors import InputError
+    from cryorecon.training.build import load_stack
+
+    try:
+        stack = load_stack(model.config)
+    except InputError as error:
+        warnings.warn(f"the report shows no particle images: {error}", stacklevel=2)
+        return None
+    return stack if stack.n_particles == len(model.z) else None
