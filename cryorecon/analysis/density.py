@@ -2,7 +2,8 @@ r"""How conformations are distributed along the leading coordinates, the noise o
 
 The density is piecewise constant on a grid, its weights those of largest likelihood by expectation-maximisation from a flat
 start, ``w_g <- w_g mean_i L_ig / sum_g' w_g' L_ig'`` (Richardson 1972; Lucy 1974; Kiefer & Wolfowitz 1956). Iterated on, it
-breaks into spikes; it is stopped where the likelihood of the half of the particles that it has not seen is largest. Free
+breaks into spikes: after each step neighbouring cells are averaged, 1:2:1 (Silverman, Jones, Wilson & Nychka 1990), and it is
+stopped where the likelihood of the half of the particles that it has not seen is largest. Free
 energies are ``F = -ln p`` in kT from the densest cell, per unit of the coordinate: an area, not a state, and another
 coordinate stretches it.
 """
@@ -36,13 +37,6 @@ class Density:
     error: np.ndarray
     iterations: int
 
-    def log_density(self, coordinates: np.ndarray) -> np.ndarray:
-        """Log of the share in the cell of each of ``coordinates (n, d)``, the nearest where one lies outside; at least a
-        thousandth of the largest."""
-        index = tuple(np.clip(np.rint((coordinates[:, axis] - at[0]) / (at[1] - at[0])), 0, len(at) - 1).astype(int)
-                      for axis, at in zip(self.axes, self.centres, strict=True))
-        return np.log(np.maximum(self.share[index], 1e-3 * self.share.max()))
-
 
 def deconvolve(found: Observed, coordinates: np.ndarray, mean: Tensor, covariance: Tensor, axes: tuple[int, ...],
                seed: int = 0) -> Density:
@@ -69,17 +63,17 @@ def along(found: Observed, path: np.ndarray, seed: int = 0) -> Density:
 
 def _made(likelihood: Tensor, axes: tuple[int, ...], centres: tuple[np.ndarray, ...], seed: int) -> Density:
     """The density on cells, from the likelihood ``(n, G)`` of particles there."""
-    n = len(likelihood)
+    n, shape = len(likelihood), tuple(len(at) for at in centres)
     generator = torch.Generator().manual_seed(seed)
     one, other = (likelihood[part] for part in torch.randperm(n, generator=generator).tensor_split(2))
-    iterations = max(1, round((stop(one, other) + stop(other, one)) / 2))
-    share = sharpened(likelihood, iterations)
-    parts = [sharpened(likelihood[torch.randperm(n, generator=generator)[: n // 2]], iterations) for _ in range(HALVES)]
+    iterations = max(1, round((stop(one, other, shape) + stop(other, one, shape)) / 2))
+    share = sharpened(likelihood, shape, iterations)
+    chosen = [torch.randperm(n, generator=generator)[: n // 2] for _ in range(HALVES)]
+    parts = [sharpened(likelihood[part], shape, iterations) for part in chosen]
     nobody = 0.5 / n
     logs = torch.stack([part.clamp(min=nobody).log() for part in parts])
     error = (logs - share.clamp(min=nobody).log()).square().mean(0).sqrt()
     energy = torch.where(share > nobody, -(share / share.max()).log(), torch.inf)
-    shape = tuple(len(at) for at in centres)
     share, energy, error = (part.reshape(shape) for part in (share, energy, error))
     return Density(axes, centres, share.numpy(), energy.numpy(), error.numpy(), iterations)
 
@@ -105,10 +99,21 @@ def over_cells(seen: Observed, points: Tensor, width: Tensor) -> Tensor:
     return torch.exp(score - score.amax(1, keepdim=True))
 
 
-def step(likelihood: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """The next weights, and the likelihood ``(n,)`` under ``share``."""
+def smooth(share: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Weights ``(G,)`` of cells in a grid of this shape, averaged with their neighbours' 1:2:1 along each axis; no weight
+    leaves the grid."""
+    grid = share.view(shape)
+    for axis in range(len(shape)):
+        first, last = grid.narrow(axis, 0, 1), grid.narrow(axis, shape[axis] - 1, 1)
+        wide = torch.cat([first, grid, last], axis)
+        grid = (wide.narrow(axis, 0, shape[axis]) + 2 * grid + wide.narrow(axis, 2, shape[axis])) / 4
+    return grid.reshape(-1)
+
+
+def step(likelihood: Tensor, share: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The next weights."""
     seen = (likelihood @ share).clamp(min=1e-30)
-    return share * (likelihood.T @ (1 / seen)) / len(seen), seen
+    return smooth(share * (likelihood.T @ (1 / seen)) / len(seen), shape)
 
 
 def flat(likelihood: Tensor) -> Tensor:
@@ -116,22 +121,22 @@ def flat(likelihood: Tensor) -> Tensor:
     return likelihood.new_full((likelihood.shape[1],), 1 / likelihood.shape[1])
 
 
-def stop(likelihood: Tensor, other: Tensor) -> int:
+def stop(likelihood: Tensor, other: Tensor, shape: tuple[int, ...]) -> int:
     """Iterations after which a density made from ``likelihood`` fits ``other`` particles best."""
     share, best, after = flat(likelihood), -np.inf, 0
     for number in range(1, MOST + 1):
-        share, _ = step(likelihood, share)
+        share = step(likelihood, share, shape)
         fits = float((other @ share).clamp(min=1e-30).log().mean())
-        if fits > best:
+        if fits > best + 1e-6:
             best, after = fits, number
         elif number > after + 20:
             break
     return after
 
 
-def sharpened(likelihood: Tensor, iterations: int) -> Tensor:
+def sharpened(likelihood: Tensor, shape: tuple[int, ...], iterations: int) -> Tensor:
     """Weights ``(G,)`` after some iterations."""
     share = flat(likelihood)
     for _ in range(iterations):
-        share, _ = step(likelihood, share)
+        share = step(likelihood, share, shape)
     return share / share.sum()

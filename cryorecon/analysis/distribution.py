@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cryorecon.analysis.density import Density, along, deconvolve
+from cryorecon.analysis.density import Density, deconvolve
 from cryorecon.analysis.explore import write_array
 from cryorecon.analysis.latent import PCA, nearest_particles
 from cryorecon.analysis.mixture import CHUNK, Mixture, choose_mixture, drawn, fit_mixture, occupancies, start
@@ -23,8 +23,9 @@ SHOWN = 100_000  # particles that occupancies and their errors are counted on
 class Distribution:
     """seen: what images say, along the principal components. mixture: the states, in the same coordinates. labels ``(n,)``:
     each particle's likeliest state. occupancy, error ``(K,)``: shares with the noise taken out. free_energy, free_energy_error
-    ``(K,)``: kT from the most populated state. nearest ``(K,)``: the real particle nearest to each state's mean. lines: along
-    the leading components. plane: along the first two (None where there is one). files: what was written -> what it is."""
+    ``(K,)``: kT from the most populated state. nearest ``(K,)``: the real particle nearest to each state's mean. log_density
+    ``(n,)``: ln of the mixture at each particle's z. lines: along the leading components. plane: along the first two, or None.
+    files: what was written -> what it is."""
 
     seen: Observed
     mixture: Mixture
@@ -34,6 +35,7 @@ class Distribution:
     free_energy: np.ndarray
     free_energy_error: np.ndarray
     nearest: np.ndarray
+    log_density: np.ndarray
     lines: list[Density]
     plane: Density | None
     files: dict[str, str]
@@ -66,7 +68,8 @@ def distribution(z: np.ndarray, likelihood: np.ndarray | None, pca: PCA, folder:
     lines = [deconvolve(seen, coordinates, one.mean[0], one.covariance[0], (axis,), seed) for axis in range(dimensions)]
     plane = deconvolve(seen, coordinates, one.mean[0], one.covariance[0], (0, 1), seed) if dimensions > 1 else None
     nearest = nearest_particles(z, pca.restore(mixture.mean.numpy()))
-    found = Distribution(seen, mixture, labels, occupancy, error, energy, energy_error, nearest, lines, plane, {})
+    log_density = np.concatenate([mixture.log_density(coordinates[i : i + CHUNK]) for i in range(0, len(z), CHUNK)])
+    found = Distribution(seen, mixture, labels, occupancy, error, energy, energy_error, nearest, log_density, lines, plane, {})
     _write(found, z, folder)
     return found
 
@@ -83,6 +86,7 @@ def _write(found: Distribution, z: np.ndarray, folder: Path) -> None:
               zip(range(1, k + 1), found.occupancy, found.error, found.free_energy, found.free_energy_error, counts,
                   found.nearest, strict=True))
     write_csv(folder / name / "bic.csv", ("states", "bic"), enumerate(found.mixture.bic, 1))
+    write_array(folder / "density" / "log_density.npy", found.log_density.astype(np.float32))
     for density in found.lines:
         write_density(folder / "density" / f"pc{density.axes[0] + 1}.csv", density)
     found.files.update({
@@ -91,6 +95,7 @@ def _write(found: Distribution, z: np.ndarray, folder: Path) -> None:
         f"{name}/bic.csv": "Schwarz's criterion by the number of states: the smallest wins",
         f"{name}/centers.txt": "latents of the real particles nearest to the states' means",
         f"{name}/centers_ind.txt": "which particles these are, counted from 0",
+        "density/log_density.npy": "ln of the states' density at every particle, for graph_traversal --log-density",
         "density/pc*.csv": "density along principal components, the noise of z taken out, and free energy",
     })
     if found.plane is not None:
@@ -106,13 +111,6 @@ def write_density(path: Path, density: Density) -> None:
     """A density along one coordinate as CSV."""
     write_csv(path, ("coordinate", "share", "free_energy_kT", "error_kT"),
               zip(density.centres[0], density.share, density.free_energy, density.error, strict=True))
-
-
-def path_density(found: Distribution, path: np.ndarray, pca: PCA, file: Path, seed: int = 0) -> Density:
-    """Density and free energy along latents ``(g, d)`` of a path; written to ``file`` as CSV."""
-    made = along(found.seen, pca.project(path), seed)
-    write_density(file, made)
-    return made
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from cryorecon.analysis.observed import Observed, seen_through
@@ -39,6 +41,12 @@ class Mixture:
         parts = [found.at(slice(start, start + CHUNK)) for start in range(0, len(found), CHUNK)]
         return torch.cat([torch.stack([seen_through(part, *one)[0] for one in zip(self.mean, self.covariance, strict=True)], 1)
                           for part in parts])
+
+    def log_density(self, points: np.ndarray) -> np.ndarray:
+        """Log of the mixture's density at ``points (m, d)``, ``(m,)``."""
+        parts = [multivariate_normal(mean, covariance).logpdf(points) + np.log(weight) for weight, mean, covariance in
+                 zip(self.weight.numpy(), self.mean.numpy(), self.covariance.numpy(), strict=True)]
+        return logsumexp(np.stack([np.atleast_1d(part) for part in parts]), axis=0)
 
     def responsibilities(self, found: Observed) -> Tensor:
         """Posterior weight of each component for every particle, ``(n, K)``."""
