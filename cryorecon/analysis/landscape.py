@@ -22,6 +22,7 @@ from cryorecon.errors import InputError
 from cryorecon.imaging.masks import from_map
 
 STOPS = 10  # maps along each component
+PER_MAP = 60  # particles drawn for each map of the sketch, at most
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,10 @@ def explore_landscape(z: np.ndarray, folder: Path, decode: Decode, apix: float, 
 
 
 def sketch_particles(z: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
-    """At most ``k`` particles at different places that stand for the latents ``(N, d)``: nearest to k-means centres."""
+    """At most ``k`` particles at different places that stand for the latents ``(N, d)``: nearest to k-means centres.
+
+    Of more than ``PER_MAP`` for each the centres and the particles are among so many drawn at random (``seed``).
+    """
     if k < 2:
         raise InputError(f"landscape: expected at least 2 maps, found {k}")
     places = np.unique(z, axis=0, return_index=True)[1]
@@ -114,7 +118,10 @@ def sketch_particles(z: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
         raise InputError(f"landscape: expected particles at different latents, found all {len(z)} at one place")
     if len(places) <= k:
         return np.sort(places)
-    index = kmeans(z, k, seed).nearest
+    drawn = np.arange(len(z))
+    if len(z) > PER_MAP * k:
+        drawn = np.sort(np.random.default_rng(seed).choice(len(z), PER_MAP * k, replace=False))
+    index = drawn[kmeans(z[drawn], k, seed).nearest]
     return index[np.sort(np.unique(z[index], axis=0, return_index=True)[1])]
 
 

@@ -45,7 +45,8 @@ class VolumeSpace:
 def compare(maps: np.ndarray, n_components: int = 20) -> VolumeSpace:
     """Distances and principal components of maps ``(K, V)`` float32, by way of their ``(K, K)`` inner products.
 
-    Components without variance are left out. Raises :class:`InputError` for fewer than 2 maps or maps all alike.
+    Components of less than a millionth of the first one's variance are left out. Raises :class:`InputError` for fewer than 2
+    maps, or maps all alike.
     """
     if maps.ndim != 2 or len(maps) < 2 or n_components < 1:
         raise InputError(f"landscape: expected at least 2 maps and 1 component, found {len(maps)} and {n_components}")
@@ -59,7 +60,7 @@ def compare(maps: np.ndarray, n_components: int = 20) -> VolumeSpace:
     np.fill_diagonal(distances, 0)
     value, vector = np.linalg.eigh(inner)
     value, vector = value[::-1].clip(min=0), vector[:, ::-1]
-    kept = min(n_components, int((value > 1e-9 * value[0]).sum()))
+    kept = min(n_components, int((value > 1e-6 * value[0]).sum()))
     if value[0] <= 1e-12 * max(float(np.square(mean).sum()), 1e-300) * len(maps):
         raise InputError(f"landscape: expected maps that differ, found {len(maps)} alike; the run shows no motion")
     weights = (vector[:, :kept] / np.sqrt(value[:kept])).T

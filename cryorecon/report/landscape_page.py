@@ -91,7 +91,7 @@ def draw_landscape(found: Landscape) -> list[Picture]:
     drawn = (
         (energy_figure(free_energy(places), names, middle), "landscape.png",
          "Free energy over the maps' first components; numbers are states. The width of the smoothing and the error of each "
-         "particle's place fill barriers: they are at least as high as they look.", 560),
+         "particle's place fill barriers: they are at least as high as they look.", 530),
         (plots.latent_scatter(places, names, states, middle), "states.png",
          "Every particle there, coloured by its state.", 530),
         (distance_figure(found.space.distances, found.state_of_map), "distances.png",

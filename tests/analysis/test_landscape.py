@@ -131,6 +131,14 @@ def test_bad_input_is_said(z, settings, says, tmp_path) -> None:
         explore_landscape(z, tmp_path, decode, APIX, settings)
 
 
+def test_the_sketch_spreads_over_the_particles_and_repeats() -> None:
+    z = np.random.default_rng(0).uniform(size=(20_000, 2)).astype(np.float32)
+    index = sketch_particles(z, 25)
+    np.testing.assert_array_equal(index, sketch_particles(z, 25))
+    cells = {tuple(cell) for cell in (z[index] * 3).astype(int)}
+    assert len(cells) == 9, "every ninth of the plane has its map"
+
+
 def test_the_sketch_has_no_place_twice() -> None:
     z = np.repeat(np.arange(6.0)[:, None], 30, 0)
     assert sorted(z[sketch_particles(z, 50), 0].tolist()) == [0, 1, 2, 3, 4, 5]
