@@ -65,8 +65,9 @@ def main(args: argparse.Namespace) -> None:
              "pixel size": f"{apix:g} Å", "seed": str(args.seed), "cryorecon": __version__,
              "torch": torch.__version__, "numpy": np.__version__}
     select = shlex.join(["cryorecon", "select", str(args.run), str(epoch), "--lasso", "selection.json", "-o", "chosen"])
-    page = write_analysis(found, read_history(args.run / "metrics.jsonl"), apix, f"{args.run.resolve().name}, epoch {epoch}", facts,
-                          make_explorer(found, z, select, embedded, _particles(model)))
+    explorer = make_explorer(found, z, select, embedded, _particles(model))
+    page = write_analysis(found, read_history(args.run / "metrics.jsonl"), apix, f"{args.run.resolve().name}, epoch {epoch}",
+                          facts, explorer)
     write_summary(found, {"run": str(args.run), "epoch": epoch, "apix": apix, "version": __version__})
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.pca.explained[:3])
     print(f"{len(z):,} particles, zdim {z.shape[1]}; variance along the principal components: {shares}")

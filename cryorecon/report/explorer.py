@@ -59,8 +59,8 @@ class Curves:
 class Explorer:
     """What the interactive part shows.
 
-    folder: the report's; maps below it are linked to. z: ``(N, d)`` latents; pca and clusters: of them. select: the command that
-    reads a lasso. umap: indices ``(m,)`` and
+    folder: the report's; maps below it are linked to. z: ``(N, d)`` latents; pca and clusters: of them. select: the command
+    that reads a lasso. umap: indices ``(m,)`` and
     positions ``(m, 2)``, or None. columns: name -> ``(N,)``, what may colour points. thumbnails: images of some particles.
     """
 
@@ -155,20 +155,19 @@ def pack_series(series: Sequence[Series], folder: Path, budget: int) -> list[dic
         tops.append(top)
     grounds = [ground_and_top(mean)[0] for mean in means]
     box = _box(shown, means, grounds, tops, budget)
+    view = principal_view(means[0], default_level(means[0])).ravel().tolist() if means else []
     packed = []
     for one, mean, ground, top in zip(shown, means, grounds, tops, strict=True):
         level, side = default_level(mean), min(box, mean.shape[-1])
-        packed.append({
-            "name": one.name, "title": one.title, "kind": one.kind, "box": side, "low": ground, "high": top,
-            "level": level, "range": [ground + 0.2 * (level - ground), ground + 0.9 * (top - ground)],
-            "view": principal_view(means[0], default_level(means[0])).ravel().tolist(),
-            "zoom": fitting_zoom(mean, level),
-            "volumes": [{"label": label, "z": point.tolist(), "colour": shade, "data": pack_density(_few(path), side, ground, top),
-                         "file": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None,
-                         "particle": None if one.particles is None else int(one.particles[i])}
-                        for i, (path, label, point, shade) in enumerate(
-                            zip(one.maps, one.labels, np.asarray(one.z, np.float64), _shades(len(one.maps)), strict=True))],
-        })
+        shades, z = _shades(len(one.maps)), np.asarray(one.z, np.float64)
+        volumes = [{"label": label, "z": z[i].tolist(), "colour": shades[i],
+                    "particle": None if one.particles is None else int(one.particles[i]),
+                    "file": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None,
+                    "data": pack_density(_few(path), side, ground, top)}
+                   for i, (path, label) in enumerate(zip(one.maps, one.labels, strict=True))]
+        packed.append({"name": one.name, "title": one.title, "kind": one.kind, "box": side, "low": ground, "high": top,
+                       "level": level, "range": [ground + 0.2 * (level - ground), ground + 0.9 * (top - ground)],
+                       "view": view, "zoom": fitting_zoom(mean, level), "volumes": volumes})
     return packed
 
 
