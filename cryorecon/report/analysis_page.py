@@ -43,7 +43,7 @@ def draw_latents(found: Findings) -> list[Picture]:
                 "Every particle along the first two principal components of z; numbers are clusters, their dots the "
                 "real particles whose maps are shown below.", 530, "points"),
         Picture(save(hexes, found.folder / "z_pca_hexbin.png"),
-                "The same as a density; numbers are the points of the first trajectory below.", 530),
+                "Particles as a density; numbers are the points of the path.", 530),
         Picture(save(plots.variance(found.pca.explained), found.folder / "variance.png"),
                 "How much of the variance of z each principal component holds.", 460),
     ]
@@ -132,7 +132,7 @@ def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: flo
         index, positions = explorer.umap
         latents.insert(2, draw_umap(found.folder, positions, found.clusters.labels[index], len(found.clusters.centres)))
     total = len(found.clusters.labels)
-    rows = [(str(i + 1), f"{count:,}", f"{100 * count / total:.1f} %", str(particle))
+    rows = [(str(i + 1), f"{count:,}", f"{100 * count / total:.1f}\u00a0%", str(particle))
             for i, (count, particle) in enumerate(zip(found.clusters.counts, found.clusters.nearest, strict=True))]
     drawn = latents + draw_maps(found, apix)
     still = [picture for picture in drawn if not picture.instead]
@@ -142,11 +142,12 @@ def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: flo
                 [picture for picture in drawn if picture.instead],
                 markup=asset("explorer.html") + embedded(explorer_data(explorer), "explorer-data")),
         Section("Clusters", "k-means clusters of z, numbered along the first principal component.",
-                tables=[Table(("cluster", "particles", "share", "particle shown (from 0)"), rows, series="clusters")],
-                pictures=slices),
+                tables=[Table(("cluster", "particles", "share", "particle shown (from 0)"), rows, series="clusters")]),
         Section("Latent space", "Where particles crowd, and how many numbers describe them.",
-                pictures=[picture for picture in still if picture not in slices]),
+                [picture for picture in still if picture not in slices]),
     ]
+    if slices:
+        sections.append(Section("Slices", pictures=slices))
     if curves:
         sections.append(Section("Agreement", "Fourier shell correlation: where two halves of the data still agree.",
                                 markup="".join('<div class="curves"></div>' + embedded(curves_data(one), "curves-data")
