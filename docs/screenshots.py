@@ -1,6 +1,7 @@
 """Pictures of a report for these pages: python docs/screenshots.py demo/run/analyze.1
 
-Opens report.html in Chromium at 1400 and 390 px, light and dark, does what a reader would do, and writes docs/pictures/report_*.png.
+Opens report.html in Chromium at 1400 and 390 px, light and dark, does what a reader would do, and writes
+docs/pictures/report_*.png.
 """
 
 import importlib.util
@@ -29,9 +30,13 @@ def client():
 
 def lasso(tab) -> None:
     """Around the right third of the points."""
-    places = tab.run("""(() => { const g = document.querySelector('.plot'), l = g._fullLayout; g.scrollIntoView({block: 'center'});
-        const r = g.getBoundingClientRect(), x = r.x + l.xaxis._offset, y = r.y + l.yaxis._offset, w = l.xaxis._length, h = l.yaxis._length;
-        return [[.72, .05], [.98, .04], [.99, .4], [.97, .8], [.8, .86], [.66, .7], [.68, .4]].map(([a, b]) => [x + a * w, y + b * h]); })()""")
+    outline = [(0.72, 0.05), (0.98, 0.04), (0.99, 0.4), (0.97, 0.8), (0.8, 0.86), (0.66, 0.7), (0.68, 0.4)]
+    left, top, width, height = tab.run("""(() => {
+        const g = document.querySelector('.plot'), {xaxis, yaxis} = g._fullLayout;
+        g.scrollIntoView({block: 'center'});
+        const r = g.getBoundingClientRect();
+        return [r.x + xaxis._offset, r.y + yaxis._offset, xaxis._length, yaxis._length]; })()""")
+    places = [(left + x * width, top + y * height) for x, y in outline]
     tab.drag([*places, places[0]])
     tab.wait("!document.querySelector('[data-part=selection]').hidden")
     tab.run("Explorer.ready.then(e => e.chooseMap(document.querySelectorAll('.volumes button').length - 1, true))")

@@ -1,6 +1,6 @@
 """Pictures and page of what ``analyze`` found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from cryorecon.analysis.latent import nearest_particles
 from cryorecon.data.mrc import read_volume
 from cryorecon.data.stack import ParticleStack
 from cryorecon.report import maps, plots
-from cryorecon.report.explorer import Curves, Explorer, Series, asset, curves_data, explorer_data, scripts
+from cryorecon.report.explorer import Explorer, Series, asset, explorer_data, scripts
 from cryorecon.report.page import Picture, Section, Table, embedded, write_page
 from cryorecon.report.style import save
 from cryorecon.report.thumbnails import columns, thumbnails
@@ -30,7 +30,7 @@ def draw_latents(found: Findings) -> list[Picture]:
                 "Every particle along the first two principal components of z; numbers are clusters, their dots the "
                 "real particles whose maps are shown below.", 530, "points"),
         Picture(save(hexes, found.folder / "z_pca_hexbin.png"),
-                "The same as a density; numbers are the points of the first trajectory below.", 530),
+                "Particles as a density; numbers are the points of the path.", 530),
         Picture(save(plots.variance(found.pca.explained), found.folder / "variance.png"),
                 "How much of the variance of z each principal component holds.", 460),
     ]
@@ -109,17 +109,18 @@ def make_explorer(found: Findings, z: np.ndarray, select: str, umap: tuple[np.nd
 
 
 def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: float, title: str,
-                   facts: Mapping[str, str], explorer: Explorer, curves: Sequence[Curves] = ()) -> Path:
+                   facts: Mapping[str, str], explorer: Explorer, evidence: Sequence[Section] = ()) -> Path:
     """Draw everything and write ``report.html``; returns its path.
 
-    ``facts``: name -> words, the table of how this was made. ``explorer``: the interactive part. ``curves``: plots of lines.
+    ``facts``: name -> words, the table of how this was made. ``explorer``: the interactive part. ``evidence``: sections that
+    follow on the clusters.
     """
     latents = draw_latents(found)
     if explorer.umap is not None:
         index, positions = explorer.umap
         latents.insert(2, draw_umap(found.folder, positions, found.clusters.labels[index], len(found.clusters.centres)))
     total = len(found.clusters.labels)
-    rows = [(str(i + 1), f"{count:,}", f"{100 * count / total:.1f} %", str(particle))
+    rows = [(str(i + 1), f"{count:,}", f"{100 * count / total:.1f}\u00a0%", str(particle))
             for i, (count, particle) in enumerate(zip(found.clusters.counts, found.clusters.nearest, strict=True))]
     drawn = latents + draw_maps(found, apix)
     still = [picture for picture in drawn if not picture.instead]
@@ -129,15 +130,13 @@ def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: flo
                 [picture for picture in drawn if picture.instead],
                 markup=asset("explorer.html") + embedded(explorer_data(explorer), "explorer-data")),
         Section("Clusters", "k-means clusters of z, numbered along the first principal component.",
-                tables=[Table(("cluster", "particles", "share", "particle shown (from 0)"), rows, series="clusters")],
-                pictures=slices),
+                tables=[Table(("cluster", "particles", "share", "particle shown (from 0)"), rows, series="clusters")]),
         Section("Latent space", "Where particles crowd, and how many numbers describe them.",
-                pictures=[picture for picture in still if picture not in slices]),
+                [picture for picture in still if picture not in slices]),
     ]
-    if curves:
-        sections.append(Section("Agreement", "Fourier shell correlation: where two halves of the data still agree.",
-                                markup="".join('<div class="curves"></div>' + embedded(curves_data(one), "curves-data")
-                                               for one in curves)))
+    sections[2:2] = evidence
+    if slices:
+        sections.append(Section("Slices", pictures=slices))
     sections += [
         Section("Training", pictures=[draw_history(history, found.folder)]),
         Section("Files", f"In {found.folder}", tables=[Table(("file", "what it is"), list(found.files.items()), (0,))]),

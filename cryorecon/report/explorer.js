@@ -33,8 +33,8 @@ const Explorer = (() => {
   // --- plots ---------------------------------------------------------------------------------------------------------
 
   function layout(more) {
-    const axis = title => ({title: {text: title, standoff: 8}, gridcolor: css("--line"), zeroline: false, linecolor: css("--line"),
-      ticks: "outside", tickcolor: css("--line"), automargin: true});
+    const axis = title => ({title: {text: title, standoff: 8}, gridcolor: css("--line"), zeroline: false,
+      linecolor: css("--line"), ticks: "outside", tickcolor: css("--line"), automargin: true});
     const {xtitle, ytitle, ...rest} = more;
     return {paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {color: css("--ink"), size: 12,
       family: "system-ui, sans-serif"}, margin: {l: 50, r: 12, t: 30, b: 44}, xaxis: axis(xtitle), yaxis: axis(ytitle),
@@ -47,9 +47,10 @@ const Explorer = (() => {
 
   function curves(node, data) {
     const colours = ["#1f6fb4", "#d1622b", "#2a9d73", "#8a5cb8", "#c2a01e", "#5b6b7d"];
-    const draw = () => Plotly.react(node, data.lines.map((line, i) => ({x: line.x, y: line.y, name: plain(line.name), type: "scatter",
-      mode: "lines", line: {color: colours[i % 6], width: 2, dash: ["solid", "dash", "dot"][Math.floor(i / 6) % 3]}})),
-    layout({xtitle: "spatial frequency (1/Å)", ytitle: "FSC", title: {text: plain(data.title), font: {size: 14}, x: 0.02, y: 0.98},
+    const traces = data.lines.map((line, i) => ({x: line.x, y: line.y, name: plain(line.name), type: "scatter", mode: "lines",
+      line: {color: colours[i % 6], width: 2, dash: ["solid", "dash", "dot"][Math.floor(i / 6) % 3]}}));
+    const draw = () => Plotly.react(node, traces, layout({xtitle: "spatial frequency (1/Å)", ytitle: "FSC",
+      title: {text: plain(data.title), font: {size: 14}, x: 0.02, y: 0.98},
       showlegend: true, legend: {orientation: "h", y: -0.2}, hovermode: "x unified", dragmode: "zoom",
       shapes: [0.143, 0.5].map(y => ({type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y,
         line: {color: css("--quiet"), width: 1, dash: "dot"}}))}), CONFIG);
@@ -82,8 +83,9 @@ const Explorer = (() => {
     const [index, z, label] = await Promise.all([unpack(data.index, "u32"), unpack(data.z, "f32"), unpack(data.label, "u16")]);
     const axes = await readAxes();
     const view = data.series.length ? Surface.view(part.surface) : null;
-    const state = {x: axes[0], y: axes[1] || axes[0], colour: null, series: null, map: 0, decoded: null, level: 0, compare: "",
-      particle: null, chosen: null, selected: null, timer: null, asked: 0};
+    // particle: a point's number in the plot. decoded: {volume, z} under serve. chosen: points inside the lasso
+    const state = {x: axes[0], y: axes[1] || axes[0], colour: null, series: null, map: 0, decoded: null, level: 0,
+      compare: "", particle: null, chosen: null, selected: null, timer: null, asked: 0};
     const volumes = new Map(), meshes = new Map();
     const tiles = data.images ? await unpack(data.images.tiles, "u8") : null;
 
@@ -94,16 +96,18 @@ const Explorer = (() => {
         const at = point => components[c].reduce((sum, w, k) => sum + w * (point[k] - mean[k]), 0);
         const values = new Float64Array(n);
         for (let i = 0; i < n; i++) values[i] = at(z.subarray(i * d, i * d + d));
-        found.push({name: `pc${c + 1}`, title: `PC ${c + 1} (${(100 * explained[c]).toFixed(1)} %)`, at, values, known: true});
+        const title = `PC ${c + 1} (${(100 * explained[c]).toFixed(1)} %)`;
+        found.push({name: `pc${c + 1}`, title, at, values, known: true});
       }
       if (data.umap) {
         const both = await unpack(data.umap, "f32");
         for (const k of [0, 1])
           found.push({name: `umap${k + 1}`, title: `UMAP ${k + 1}`, at: null, values: both.filter((_, i) => i % 2 === k)});
       }
-      for (let k = 0; k < Math.min(d, 32); k++)
-        found.push({name: `z${k + 1}`, title: `z ${k + 1}`, at: point => point[k], values: Float64Array.from({length: n}, (_, i) => z[i * d + k]),
-          known: true});
+      for (let k = 0; k < Math.min(d, 32); k++) {
+        const values = Float64Array.from({length: n}, (_, i) => z[i * d + k]);
+        found.push({name: `z${k + 1}`, title: `z ${k + 1}`, at: point => point[k], values, known: true});
+      }
       const spread = Float64Array.from({length: n}, (_, i) => (i * 0.618034) % 1);
       const extra = await Promise.all(data.columns.map(async column => ({name: column.name, title: column.name, at: null,
         values: await unpack(column.values, "f32")})));
@@ -123,8 +127,9 @@ const Explorer = (() => {
         return {color: label, cmin: -0.5, cmax: k - 0.5, colorscale: scale, showscale: false};
       }
       const sorted = Float64Array.from(state.colour.values).sort(), end = sorted.length - 1;
-      return {color: state.colour.values, cmin: sorted[Math.floor(0.02 * end)], cmax: sorted[Math.ceil(0.98 * end)], colorscale: "Viridis",
-        showscale: true, colorbar: {thickness: 10, title: {text: plain(state.colour.title), side: "right"}, outlinewidth: 0}};
+      const colorbar = {thickness: 10, title: {text: plain(state.colour.title), side: "right"}, outlinewidth: 0};
+      return {color: state.colour.values, cmin: sorted[Math.floor(0.02 * end)], cmax: sorted[Math.ceil(0.98 * end)],
+        colorscale: "Viridis", showscale: true, colorbar};
     }
 
     function nearestPoint(point) {
@@ -145,27 +150,34 @@ const Explorer = (() => {
       const places = state.series ? state.series.volumes.map(volume => placed(volume.z)) : [];
       const path = state.series && state.series.kind === "path";
       const traces = [
-        {x: state.x.values, y: state.y.values, type: kind, mode: "markers", hoverinfo: n > 20000 ? "skip" : "text", name: "particles",
-          text: n > 20000 ? undefined : Array.from(index, (particle, i) => `particle ${whole(particle)}, cluster ${label[i] + 1}`),
-          marker: {size: n > 20000 ? 3 : n > 3000 ? 4 : 5, opacity: n > 20000 ? 0.5 : 0.7, ...colouring()},
+        {x: state.x.values, y: state.y.values, type: kind, mode: "markers", name: "particles", hoverinfo: hover ? "text" : "none",
+          text: hover, marker: {size: n > 20000 ? 3 : n > 3000 ? 4 : 5, opacity: n > 20000 ? 0.5 : 0.7, ...colouring()},
           selectedpoints: state.chosen || undefined, unselected: {marker: {opacity: 0.08}}},
-        {x: path ? places.map(p => p[0]) : [], y: path ? places.map(p => p[1]) : [], type: kind, mode: "lines", hoverinfo: "skip", name: "path",
-          line: {color: css("--quiet"), width: 2}},
+        {x: path ? places.map(p => p[0]) : [], y: path ? places.map(p => p[1]) : [], type: kind, mode: "lines", name: "path",
+          hoverinfo: "skip", line: {color: css("--quiet"), width: 2}},
         {x: [], y: [], type: kind, mode: "markers", hoverinfo: "skip", name: "shown",
           marker: {size: 18, symbol: "circle-open", color: css("--ink"), line: {width: 3}}},
       ];
-      if (state.particle !== null) { traces[2].x = [state.x.values[state.particle]]; traces[2].y = [state.y.values[state.particle]]; }
-      badges = places.map(([x, y], i) => ({x, y, text: String(i + 1), showarrow: false, captureevents: true, borderpad: 2, borderwidth: 2,
-        bgcolor: rgb(state.series.volumes[i].colour), hovertext: plain(state.series.volumes[i].label), ...badge(i)}));
+      if (state.particle !== null) {
+        traces[2].x = [state.x.values[state.particle]];
+        traces[2].y = [state.y.values[state.particle]];
+      }
+      badges = places.map(([x, y], i) => ({x, y, text: String(i + 1), showarrow: false, captureevents: true, borderpad: 2,
+        borderwidth: 2, bgcolor: rgb(state.series.volumes[i].colour), hovertext: plain(state.series.volumes[i].label),
+        ...badge(i)}));
       const selections = state.selected ? state.selected.shapes : [];
-      return Plotly.react(part.plot, traces, layout({xtitle: plain(state.x.title), ytitle: plain(state.y.title), showlegend: false,
-        dragmode: part.plot.layout ? part.plot.layout.dragmode : "lasso", hovermode: "closest", clickmode: "event", selections, annotations: badges,
+      return Plotly.react(part.plot, traces, layout({xtitle: plain(state.x.title), ytitle: plain(state.y.title),
+        showlegend: false, hovermode: "closest", clickmode: "event", selections, annotations: badges,
+        dragmode: part.plot.layout ? part.plot.layout.dragmode : "lasso",
         newselection: {mode: "immediate", line: {color: css("--ink"), width: 1.5, dash: "dot"}},
         uirevision: `${state.x.name} ${state.y.name}`}), CONFIG);
     }
 
+    const hover = n > 20000 ? undefined
+      : Array.from(index, (particle, i) => `particle ${whole(particle)}, cluster ${label[i] + 1}`);
     let badges = [];
-    const badge = i => i === state.map && !state.decoded ? {bordercolor: css("--ink"), font: {color: "#10151c", size: 13, weight: 700}}
+    const badge = i => i === state.map && !state.decoded
+      ? {bordercolor: css("--ink"), font: {color: "#10151c", size: 13, weight: 700}}
       : {bordercolor: css("--card"), font: {color: "#10151c", size: 11, weight: 400}};
 
     function choosePoint(i) {
@@ -203,19 +215,21 @@ const Explorer = (() => {
       for (const i of state.chosen) counts[label[i]]++;
       for (let i = 0; i < n; i++) shown[label[i]]++;
       const most = Math.max(...counts, 1);
-      part.shares.replaceChildren(...counts.map((count, c) => [count, c]).filter(([count]) => count).sort((a, b) => b[0] - a[0]).slice(0, 8)
-        .map(([count, c]) => {
-          const row = make("div", {className: "share"}), bar = make("i");
-          bar.style.width = `${100 * count / most}%`;
-          bar.style.background = rgb(shade(c));
-          row.append(make("span", {}, `cluster ${c + 1}`), bar,
-            make("span", {}, `${whole(count)}, ${Math.round(100 * count / shown[c]) || "<1"} % of it`));
-          return row;
-        }));
+      const largest = counts.map((count, c) => [count, c]).filter(([count]) => count).sort((a, b) => b[0] - a[0]).slice(0, 8);
+      part.shares.replaceChildren(...largest.map(([count, c]) => {
+        const row = make("div", {className: "share"}), bar = make("i");
+        bar.style.width = `${100 * count / most}%`;
+        bar.style.background = rgb(shade(c));
+        row.append(make("span", {}, `cluster ${c + 1}`), bar,
+          make("span", {}, `${whole(count)}, ${Math.round(100 * count / shown[c]) || "<1"} % of it`));
+        return row;
+      }));
       part.caution.hidden = named && n === data.total;
-      part.caution.textContent = named ? `The file holds the outline: select finds all ${whole(data.total)} particles inside it, shown here or not.`
-        : n === data.total ? "These axes have no name that select knows; the file lists the particles themselves."
-          : `These axes have no name that select knows; the file lists particles, and only of the ${whole(n)} shown of ${whole(data.total)}.`;
+      const all = whole(data.total);
+      part.caution.textContent = named
+        ? `The file holds the outline: select finds all of the ${all} particles inside it, shown or not.`
+        : "These axes have no name that select knows, so the file lists particles"
+          + (n === data.total ? "." : `, and only of the ${whole(n)} shown of ${all}.`);
       drawPoints();
     }
 
@@ -306,7 +320,8 @@ const Explorer = (() => {
         if (!answer.ok) throw new Error(await answer.text());
         const sent = await answer.json();
         if (state.particle !== i) return;
-        const volume = {box: sent.box, low: sent.low, high: sent.high, values: await unpack(sent.data, "u8"), key: `decoded/${index[i]}`};
+        const values = await unpack(sent.data, "u8");
+        const volume = {box: sent.box, low: sent.low, high: sent.high, values, key: `decoded/${index[i]}`};
         state.decoded = {volume, z: point};
         about();
         drawPoints();
@@ -332,19 +347,25 @@ const Explorer = (() => {
         part.title.textContent = `Particle ${whole(index[i])}, ${words(label[i])}`;
         const far = volume ? distance(z, i, d, volume.z).toPrecision(2) : "";
         part.detail.textContent = state.decoded ? `The map decoded at z = ${numbers(state.decoded.z)}.`
-          : volume ? `Shown: ${volume.label}, the nearest of these maps (${far} away in z).` : `z = ${numbers(z.subarray(i * d, i * d + d))}`;
+          : volume ? `Shown: ${volume.label}, the nearest of these maps (${far} away in z).`
+            : `z = ${numbers(z.subarray(i * d, i * d + d))}`;
       } else if (volume) {
         part.title.textContent = volume.label;
         const who = volume.particle === null ? "" : whole(volume.particle);
-        part.detail.textContent = state.series.kind === "clusters" ? (who && `Decoded at particle ${who}, `) + `z = ${numbers(volume.z)}`
+        part.detail.textContent = state.series.kind === "clusters"
+          ? (who && `Decoded at particle ${who}, `) + `z = ${numbers(volume.z)}`
           : (who && `Nearest particle: ${who}, in ${words(cluster)}. `) + `z = ${numbers(volume.z)}`;
       }
       const file = volume && !state.decoded && volume.file;
       part.file.hidden = !file;
-      if (file) { part.file.textContent = file; part.file.href = file.split("/").map(encodeURIComponent).join("/"); }
+      if (file) {
+        part.file.textContent = file;
+        part.file.href = file.split("/").map(encodeURIComponent).join("/");
+      }
       strip(cluster, i);
     }
-    const numbers = point => [...point].slice(0, 8).map(value => value.toFixed(2).replace(/^-0\.00$/, "0.00")).join(", ") + (point.length > 8 ? ", …" : "");
+    const numbers = point => [...point].slice(0, 8).map(value => value.toFixed(2).replace(/^-0\.00$/, "0.00")).join(", ")
+      + (point.length > 8 ? ", …" : "");
 
     function tile(side, bytes, k) {
       const canvas = make("canvas", {width: side, height: side}), image = new ImageData(side, side);
@@ -417,7 +438,8 @@ const Explorer = (() => {
     fill(part.colour, [["", "cluster"], ...axes.filter(axis => axis.name !== "spread").map(axis => [axis.name, short(axis)])]);
     part.colour.addEventListener("change", () => { state.colour = byName(part.colour.value) || null; drawPoints(); });
     part.hint.textContent = (n < data.total ? `${whole(n)} of ${whole(data.total)} particles, drawn at random. ` : "")
-      + (data.series.length ? "Click a point or a number to see its map. " : "") + "Drag to draw a lasso around particles; the icons above the plot change what dragging does.";
+      + (data.series.length ? "Click a point or a number to see its map. " : "")
+      + "Drag to draw a lasso around particles; the icons above the plot change what dragging does.";
     part.command.textContent = data.select;
     part.save.addEventListener("click", save);
     part.clear.addEventListener("click", clear);

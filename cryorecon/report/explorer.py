@@ -19,6 +19,7 @@ from cryorecon.analysis.latent import PCA
 from cryorecon.data.mrc import read_volume
 from cryorecon.geometry.fourier import resample
 from cryorecon.report.packed import pack, pack_density
+from cryorecon.report.page import embedded
 from cryorecon.report.style import colours, pale
 from cryorecon.report.surface import default_level, fitting_zoom, ground_and_top, principal_view
 from cryorecon.report.thumbnails import Thumbnails
@@ -59,8 +60,8 @@ class Curves:
 class Explorer:
     """What the interactive part shows.
 
-    folder: the report's; maps below it are linked to. z: ``(N, d)`` latents; pca and clusters: of them. select: the command that
-    reads a lasso. umap: indices ``(m,)`` and
+    folder: the report's; maps below it are linked to. z: ``(N, d)`` latents; pca and clusters: of them. select: the command
+    that reads a lasso. umap: indices ``(m,)`` and
     positions ``(m, 2)``, or None. columns: name -> ``(N,)``, what may colour points. thumbnails: images of some particles.
     """
 
@@ -132,6 +133,11 @@ def curves_data(curves: Curves) -> dict[str, Any]:
             "lines": [{"name": name, "x": numbers(x), "y": numbers(y)} for name, (x, y) in curves.lines.items()]}
 
 
+def curves_markup(curves: Curves) -> str:
+    """A place for the plot and its data, for :class:`cryorecon.report.page.Section`."""
+    return '<div class="curves"></div>' + embedded(curves_data(curves), "curves-data")
+
+
 def _shades(n: int) -> list[list[float]]:
     return [[round(channel, 3) for channel in pale(shade)] for shade in colours(n)]
 
@@ -155,20 +161,19 @@ def pack_series(series: Sequence[Series], folder: Path, budget: int) -> list[dic
         tops.append(top)
     grounds = [ground_and_top(mean)[0] for mean in means]
     box = _box(shown, means, grounds, tops, budget)
+    view = principal_view(means[0], default_level(means[0])).ravel().tolist() if means else []
     packed = []
     for one, mean, ground, top in zip(shown, means, grounds, tops, strict=True):
         level, side = default_level(mean), min(box, mean.shape[-1])
-        packed.append({
-            "name": one.name, "title": one.title, "kind": one.kind, "box": side, "low": ground, "high": top,
-            "level": level, "range": [ground + 0.2 * (level - ground), ground + 0.9 * (top - ground)],
-            "view": principal_view(means[0], default_level(means[0])).ravel().tolist(),
-            "zoom": fitting_zoom(mean, level),
-            "volumes": [{"label": label, "z": point.tolist(), "colour": shade, "data": pack_density(_few(path), side, ground, top),
-                         "file": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None,
-                         "particle": None if one.particles is None else int(one.particles[i])}
-                        for i, (path, label, point, shade) in enumerate(
-                            zip(one.maps, one.labels, np.asarray(one.z, np.float64), _shades(len(one.maps)), strict=True))],
-        })
+        shades, z = _shades(len(one.maps)), np.asarray(one.z, np.float64)
+        volumes = [{"label": label, "z": z[i].tolist(), "colour": shades[i],
+                    "particle": None if one.particles is None else int(one.particles[i]),
+                    "file": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None,
+                    "data": pack_density(_few(path), side, ground, top)}
+                   for i, (path, label) in enumerate(zip(one.maps, one.labels, strict=True))]
+        packed.append({"name": one.name, "title": one.title, "kind": one.kind, "box": side, "low": ground, "high": top,
+                       "level": level, "range": [ground + 0.2 * (level - ground), ground + 0.9 * (top - ground)],
+                       "view": view, "zoom": fitting_zoom(mean, level), "volumes": volumes})
     return packed
 
 

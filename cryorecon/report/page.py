@@ -69,8 +69,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """title, text: plain words. pictures, tables: what is shown below them. markup: HTML as it is, between words and pictures, of
-    this package's own files and :func:`embedded` data alone."""
+    """title, text: plain words. pictures, tables: what is shown below them. markup: HTML as it is, between words and
+    pictures, of this package's own files and :func:`embedded` data alone."""
 
     title: str
     text: str = ""

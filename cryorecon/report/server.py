@@ -30,6 +30,7 @@ from cryorecon.report.thumbnails import Thumbnails
 
 HOST = "127.0.0.1"
 KEPT = 64  # decoded maps kept
+FAR = 1e6  # no latent lies beyond
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
            "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin",
            "Cross-Origin-Opener-Policy": "same-origin"}
@@ -66,7 +67,8 @@ class ReportServer(ThreadingHTTPServer):
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
-            raise InputError(f"--port {port}: expected a free port, found: {error.strerror}; leave --port out to take any") from None
+            raise InputError(f"--port {port}: expected a free port, found: {error.strerror}; leave --port out to take any "
+                             "that is") from None
         self.names = {f"{HOST}:{self.server_port}", f"localhost:{self.server_port}"}
 
     @property
@@ -77,11 +79,12 @@ class ReportServer(ThreadingHTTPServer):
     def volume(self, query: str) -> bytes:
         """JSON of the map at ``z=0.5,1,...``: box, low, high and data as a report holds them."""
         try:
-            z = np.array([float(part) for part in _only(query, "z").split(",")], np.float32)
+            given = np.array([float(part) for part in _only(query, "z").split(",")])
         except ValueError:
             raise Refused(400, "expected z as numbers with commas between") from None
-        if z.shape != (self.zdim,) or not np.isfinite(z).all():
-            raise Refused(400, f"expected z of {self.zdim} finite numbers, found {len(z)}")
+        if given.shape != (self.zdim,) or not (np.abs(given) < FAR).all():
+            raise Refused(400, f"expected z of {self.zdim} finite numbers, found {len(given)}")
+        z = given.astype(np.float32)
         with self._decoding:  # one at a time: a decoder takes all the memory that it may
             key = z.tobytes()
             if key not in self._kept:

@@ -163,7 +163,8 @@ const Surface = (() => {
     function draw() {
       state.pending = false;
       const ratio = window.devicePixelRatio || 1;
-      const width = Math.max(1, Math.round(canvas.clientWidth * ratio)), height = Math.max(1, Math.round(canvas.clientHeight * ratio));
+      const width = Math.max(1, Math.round(canvas.clientWidth * ratio));
+      const height = Math.max(1, Math.round(canvas.clientHeight * ratio));
       if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
       gl.viewport(0, 0, width, height);
       gl.clearColor(0, 0, 0, 0);
@@ -214,7 +215,10 @@ const Surface = (() => {
     });
     for (const name of ["pointerup", "pointercancel"])
       canvas.addEventListener(name, event => fingers.delete(event.pointerId));
-    canvas.addEventListener("wheel", event => { event.preventDefault(); nearer(Math.exp(-event.deltaY * 0.0015)); }, {passive: false});
+    canvas.addEventListener("wheel", event => {
+      event.preventDefault();
+      nearer(Math.exp(-event.deltaY * 0.0015));
+    }, {passive: false});
     canvas.addEventListener("dblclick", reset);
     canvas.addEventListener("keydown", event => {
       const turn = {ArrowLeft: [-0.15, 0], ArrowRight: [0.15, 0], ArrowUp: [0, -0.15], ArrowDown: [0, 0.15]}[event.key];

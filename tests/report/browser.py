@@ -4,6 +4,7 @@ Standard library only. docs/screenshots.py uses it as well.
 """
 
 import base64
+import contextlib
 import fcntl
 import json
 import os
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--disable-extensions", "--enable-unsafe-swiftshader", "--use-gl=angle",
-         "--use-angle=swiftshader", "--hide-scrollbars", "--remote-debugging-pipe", "--disable-dev-shm-usage"]
+         "--disable-component-update", "--disable-sync", "--disable-extensions", "--enable-unsafe-swiftshader",
+         "--use-gl=angle", "--use-angle=swiftshader", "--hide-scrollbars", "--remote-debugging-pipe", "--disable-dev-shm-usage"]
 
 
 def find_browser() -> str | None:
@@ -55,10 +56,8 @@ class Browser:
 
     def close(self) -> None:
         os.close(self.writing)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         os.waitpid(self.pid, 0)
         os.close(self.reading)
         for _ in range(20):  # its children may still be writing
@@ -81,7 +80,9 @@ class Browser:
     def call(self, method: str, timeout: float = 60, **params: Any) -> dict[str, Any]:
         """Send one command and return its result; what is reported meanwhile goes to ``events``."""
         self.number += 1
-        message = {"id": self.number, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
+        message = {"id": self.number, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
         os.write(self.writing, json.dumps(message).encode() + b"\0")
         until = time.monotonic() + timeout
         while True:
@@ -130,7 +131,8 @@ class Browser:
         self.wait("document.documentElement?.dataset.ready !== undefined")
 
     def dark(self, dark: bool) -> None:
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def complaints(self) -> list[str]:
         """Errors, warnings and exceptions of the page since it was opened."""
@@ -166,8 +168,9 @@ class Browser:
 
     def press(self, selector: str) -> None:
         """Scroll to an element and click its middle."""
-        x, y = self.run(f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-                        "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()")
+        x, y = self.run(f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+                        "e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect();"
+                        "return [r.x + r.width / 2, r.y + r.height / 2]; })()")
         self.click(x, y)
 
     def picture(self, full: bool = False) -> bytes:

@@ -38,7 +38,8 @@ def build(folder: Path, title: str = "run", umap: bool = True, zdim: int = 2):
     explorer = make_explorer(found, z, f"cryorecon select '{title}' 1 --lasso selection.json -o chosen", embedded, stack)
     frequency = np.linspace(0, 0.2, 9)
     curves = [Curves(title, {title: (frequency, 1 - 4 * frequency), "b": (frequency, np.full(9, np.nan))})]
-    page = write_analysis(found, {"epoch": np.arange(2.0), "loss": np.ones(2)}, 3.0, title, {"command": title}, explorer, curves)
+    history = {"epoch": np.arange(2.0), "loss": np.ones(2)}
+    page = write_analysis(found, history, 3.0, title, {"command": title}, explorer, curves)
     return page, z, found
 
 
@@ -62,8 +63,9 @@ def opened(browser, report):
 
 def plot_pixels(browser, points):
     """Places in the window of points of the plot's axes."""
-    return browser.run("(() => { const g = document.querySelector('.plot'), l = g._fullLayout; g.scrollIntoView({block: 'center'});"
-                       f"const r = g.getBoundingClientRect(); return {json.dumps(points)}.map(([x, y]) =>"
+    return browser.run("(() => { const g = document.querySelector('.plot'), l = g._fullLayout;"
+                       "g.scrollIntoView({block: 'center'}); const r = g.getBoundingClientRect();"
+                       f"return {json.dumps(points)}.map(([x, y]) =>"
                        "[r.x + l.xaxis._offset + l.xaxis.d2p(x), r.y + l.yaxis._offset + l.yaxis.d2p(y)]); })()")
 
 
@@ -221,7 +223,8 @@ def test_a_phone_scrolls_in_one_direction_only(browser, report):
 
 def test_dark_and_light_follow_the_system(opened):
     def looks():
-        return opened.run("[getComputedStyle(document.body).backgroundColor, document.querySelector('.plot')._fullLayout.font.color]")
+        return opened.run("[getComputedStyle(document.body).backgroundColor,"
+                          "document.querySelector('.plot')._fullLayout.font.color]")
 
     light = looks()
     opened.dark(True)
@@ -249,7 +252,8 @@ def test_served_a_click_decodes_the_map_at_that_particle(browser, umap_report):
         asked.append(point)
         return ball(point)
 
-    server = ReportServer(page.parent, decode, 2, lambda particle: Thumbnails(np.array([particle]), np.zeros((1, 24, 24), np.uint8)), N)
+    image = np.zeros((1, 24, 24), np.uint8)
+    server = ReportServer(page.parent, decode, 2, lambda particle: Thumbnails(np.array([particle]), image), N)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

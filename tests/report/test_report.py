@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from cryorecon import report
 from cryorecon.analysis.explore import explore
 from cryorecon.geometry.rotations import random
-from cryorecon import report
 from cryorecon.report import maps, plots
 from cryorecon.report.analysis_page import make_explorer, write_analysis
 from cryorecon.report.page import Picture, Section, Table, embedded, served, write_page
@@ -124,7 +124,8 @@ def test_a_page_escapes_and_stands_alone(tmp_path) -> None:
     sources = [attributes["src"] or "" for _, attributes in seen.tags if "src" in attributes]
     assert sources
     assert all(source.startswith("data:image/png;base64,") for source in sources)
-    assert "http" not in page
+    assert "http://" not in page
+    assert "https://" not in page
     assert [attributes["alt"] for tag, attributes in seen.tags if tag == "img"] == [bad]
 
 
@@ -144,7 +145,8 @@ def test_the_analysis_page_holds_every_picture(tmp_path) -> None:
 
 def test_a_page_allows_its_own_scripts_alone(tmp_path) -> None:
     script = "document.title = 'é < 1'"
-    page = write_page(tmp_path / "x.html", "t", "s", [Section("a", markup=embedded({"b": EVIL}, "data"))], "f", scripts=[script])
+    section = Section("a", markup=embedded({"b": EVIL}, "data"))
+    page = write_page(tmp_path / "x.html", "t", "s", [section], "f", scripts=[script])
     text = page.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = re.search('Content-Security-Policy" content="(.*?)"', text).group(1)

@@ -65,8 +65,8 @@ def test_the_page_may_ask_its_own_server_and_nobody_else(server):
     assert len(server.token) >= 32
 
 
-@pytest.mark.parametrize("path", ["/", "/wrong/", "/wrong/volume?z=1,2", "/volume?z=1,2", "/report.html", "/{token}", "/{token}x/",
-                                  "/%C3%A9/"])
+@pytest.mark.parametrize("path", [
+    "/", "/wrong/", "/wrong/volume?z=1,2", "/volume?z=1,2", "/report.html", "/{token}", "/{token}x/", "/%C3%A9/"])
 def test_without_the_token_there_is_nothing(server, path):
     status, _, body = ask(server, path.format(token=server.token))
     assert status == 404
@@ -78,8 +78,9 @@ def test_another_name_for_this_machine_is_refused(server, host):
     assert ask(server, f"/{server.token}/", host)[0] == 403
 
 
-@pytest.mark.parametrize("name", ["../secret.txt", "..%2fsecret.txt", "%2e%2e/secret.txt", "link.txt", "out/secret.txt", "/etc/passwd",
-                                  "%2fetc%2fpasswd", "../analyze.1-not/secret.txt", "..", ".", "out", "z%001.npy", "absent", "a/" * 3000])
+@pytest.mark.parametrize("name", [
+    "../secret.txt", "..%2fsecret.txt", "%2e%2e/secret.txt", "link.txt", "out/secret.txt", "/etc/passwd", "%2fetc%2fpasswd",
+    "../analyze.1-not/secret.txt", "..", ".", "out", "z%001.npy", "absent", "a/" * 3000])
 def test_nothing_outside_the_folder_is_read(server, name):
     status, _, body = ask(server, f"/{server.token}/{name}")
     assert status == 404
@@ -113,8 +114,8 @@ def test_a_map_is_decoded_once_for_a_latent(server):
 
 
 @pytest.mark.parametrize(("query", "says"), [
-    ("z=1", "expected z of 2"), ("z=1,2,3", "found 3"), ("z=1,nan", "finite"), ("z=1,1e999", "finite"), ("z=a,b", "numbers"), ("z=", "numbers"),
-    ("", "alone"), ("z=1,2&z=3,4", "alone"), ("z=1,2&x=1", "alone")])  # fmt: skip
+    ("z=1", "expected z of 2"), ("z=1,2,3", "found 3"), ("z=1,nan", "finite"), ("z=1,1e999", "finite"), ("z=a,b", "numbers"),
+    ("z=", "numbers"), ("", "alone"), ("z=1,2&z=3,4", "alone"), ("z=1,2&x=1", "alone")])  # fmt: skip
 def test_other_latents_are_refused_in_one_line(server, query, says):
     status, _, body = ask(server, f"/{server.token}/volume?{query}")
     assert status == 400
