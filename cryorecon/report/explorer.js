@@ -192,12 +192,15 @@ const Explorer = (() => {
 
     // lasso -----------------------------------------------------------------------------------------------------------
 
-    function select(event) {
-      if (!event || !(event.lassoPoints || event.range)) return;
-      const outline = event.lassoPoints ? event.lassoPoints.x.map((x, i) => [x, event.lassoPoints.y[i]])
-        : [[0, 0], [1, 0], [1, 1], [0, 1]].map(([i, j]) => [event.range.x[i], event.range.y[j]]);
-      const shapes = (part.plot.layout.selections || []).slice(-1);
-      choose(outline, shapes);
+    /** The last outline drawn (or pulled at), as corners; earlier ones go. */
+    function select() {
+      const shape = (part.plot.layout.selections || []).at(-1);
+      if (!shape) return;
+      const {x0, x1, y0, y1} = shape;
+      const corners = shape.type === "rect" ? [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+        : shape.path.slice(1, -1).split("L").map(corner => corner.split(",").map(Number));
+      // plotly tells of the same outline again whenever it is drawn
+      if (!state.selected || String(corners) !== String(state.selected.corners)) choose(corners, [shape]);
     }
 
     function choose(polygon, shapes) {
@@ -207,7 +210,7 @@ const Explorer = (() => {
       const named = x.known && y.known;
       const file = named ? {x: x.name, y: y.name, polygon}
         : {particles: state.chosen.map(i => index[i]), shown: n, of: data.total};
-      state.selected = {file, shapes};
+      state.selected = {file, shapes, corners: polygon};
       part.selection.hidden = false;
       const share = `${(100 * state.chosen.length / n).toFixed(1)} %`;
       part.count.textContent = `${whole(state.chosen.length)} of ${whole(n)} particles shown are inside (${share})`;
@@ -258,6 +261,7 @@ const Explorer = (() => {
       const held = meshes.get(volume.key);
       if (held && held.level === state.level) return held.mesh;
       const mesh = Surface.mesh(volume, state.level);
+      if (meshes.size > 60) meshes.delete(meshes.keys().next().value); // a path's frames stay, those of old clicks go
       meshes.set(volume.key, {level: state.level, mesh});
       return mesh;
     }

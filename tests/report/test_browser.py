@@ -27,11 +27,11 @@ def ball(point) -> torch.Tensor:
     return torch.sigmoid(2 * (6 - (x**2 + (y / 1.3) ** 2 + (z / 0.8) ** 2).sqrt()))
 
 
-def build(folder: Path, title: str = "run", umap: bool = True, zdim: int = 2):
+def build(folder: Path, title: str = "run", umap: bool = True, zdim: int = 2, decode=ball):
     """A report of an explored normal cloud; returns its path, the latents and what was found."""
     rng = np.random.default_rng(3)
     z = rng.normal(size=(N, zdim)).astype(np.float32) * np.array([2.0, 1.0, 0.5], np.float32)[:zdim]
-    found = explore(z, folder, ball, 3.0, k=4, n_points=5, n_components=1)
+    found = explore(z, folder, decode, 3.0, k=4, n_points=5, n_components=1)
     optics = Optics.from_columns(N, defocus_u=torch.linspace(1e4, 2e4, N), defocus_v=torch.linspace(1e4, 2e4, N), voltage=300.0)
     stack = ParticleStack.from_images(rng.normal(size=(N, 24, 24)).astype(np.float32), 3.0, optics)
     embedded = (np.arange(0, N, 2), rng.normal(size=(N // 2, 2)).astype(np.float32)) if umap else None
@@ -147,7 +147,8 @@ def test_a_click_on_a_point_shows_the_nearest_map_its_cluster_and_images(opened,
     assert opened.run(f"{part('file')}.getAttribute('href')") == f"kmeans4/vol_{nearest + 1:03d}.mrc"
 
 
-def test_buttons_rows_and_comparison(opened):
+def test_buttons_numbers_rows_and_comparison(opened, report):
+    found = report[2]
     before = pixels(opened)
     opened.press("[data-part=volumes] button:nth-child(4)")
     opened.wait("document.querySelector('.surface').dataset.shown === 'clusters/3'")
@@ -157,6 +158,9 @@ def test_buttons_rows_and_comparison(opened):
     opened.wait("Explorer.ready.then(e => e.view.state.layers.length === 2)")
     both = pixels(opened)
     assert sum(alpha > 0 for alpha in both) > sum(alpha > 0 for alpha in alone)
+    (badge,) = plot_pixels(opened, [found.coordinates[found.clusters.nearest[2], :2].tolist()])
+    opened.click(*badge)
+    opened.wait("document.querySelector('.surface').dataset.shown === 'clusters/2'")
     opened.press("tr[data-volume='1'] button")
     opened.wait("document.querySelector('.surface').dataset.shown === 'clusters/1'")
 
@@ -177,6 +181,22 @@ def test_a_lasso_is_what_select_reads(opened, report):
     assert f"{len(chosen)} of {N}" in opened.run(f"{part('count')}.textContent")
     opened.press("[data-part=clear]")
     assert opened.run(f"{part('selection')}.hidden")
+
+
+def test_a_box_selects_as_well_and_an_outline_can_be_moved(opened, report):
+    _, z, found = report
+    opened.run("Plotly.relayout(document.querySelector('.plot'), {dragmode: 'select'}).then(() => 0)")
+    opened.drag(plot_pixels(opened, [[-1, -1], [0, 0], [1, 1]]))
+    opened.wait(f"!{part('selection')}.hidden")
+    _, _, polygon = selection.read_lasso(saved(opened))
+    assert polygon.shape == (4, 2)
+    np.testing.assert_allclose(np.sort(np.abs(polygon).ravel()), 1, atol=0.05)
+    inside = (np.abs(found.coordinates[:, :2] - polygon.mean(0)) < np.ptp(polygon, axis=0) / 2).all(1)
+    assert opened.run("Explorer.ready.then(e => e.state.chosen)") == np.flatnonzero(inside).tolist()
+    opened.drag(plot_pixels(opened, [[0.05, 0.9], [1.0, 0.9], [2.05, 0.9]]))  # from within it
+    moved = opened.run("Explorer.ready.then(e => e.state.selected.file.polygon)")
+    chosen = opened.run("Explorer.ready.then(e => e.state.chosen)")
+    assert np.flatnonzero(selection.by_lasso(*found.coordinates[:, :2].T, np.array(moved))).tolist() == chosen
 
 
 def test_a_lasso_in_umap_lists_particles(browser, umap_report):
@@ -272,6 +292,18 @@ def test_served_a_click_decodes_the_map_at_that_particle(browser, umap_report):
         thread.join()
         server.server_close()
     np.testing.assert_array_equal(asked, [z[particle]])
+
+
+def test_without_maps_there_are_points_and_images(browser, tmp_path):
+    page, _, found = build(tmp_path, decode=None)
+    browser.open(page.as_uri())
+    particle = 2 * int(found.coordinates[::2, 0].argmax())
+    (place,) = plot_pixels(browser, [found.coordinates[particle, :2].tolist()])
+    browser.click(*place)
+    browser.wait(f"{part('title')}.textContent.startsWith('Particle {particle},')")
+    assert browser.run("document.querySelectorAll('[data-part=strip] canvas').length") >= 4
+    assert browser.run("document.querySelector('.surface').clientWidth") == 0
+    assert browser.complaints() == []
 
 
 @pytest.mark.parametrize("zdim", [1, 3])
