@@ -6,15 +6,15 @@ weights are occupancies with the noise taken out. How many components there are 
 ``BIC = -2 log L + p log n`` with ``p = K (1 + d + d (d + 1) / 2) - 1``: the smallest wins.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
-from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from cryorecon.analysis.observed import Observed, seen_through
+from cryorecon.errors import InputError
 
 SAMPLE = 10_000  # particles on which the number of components is settled
 FITTED = 40_000  # particles to which the mixture is fitted; all are assigned
@@ -44,9 +44,12 @@ class Mixture:
 
     def log_density(self, points: np.ndarray) -> np.ndarray:
         """Log of the mixture's density at ``points (m, d)``, ``(m,)``."""
-        parts = [multivariate_normal(mean, covariance).logpdf(points) + np.log(weight) for weight, mean, covariance in
-                 zip(self.weight.numpy(), self.mean.numpy(), self.covariance.numpy(), strict=True)]
-        return logsumexp(np.stack([np.atleast_1d(part) for part in parts]), axis=0)
+        factor = torch.linalg.cholesky(self.covariance)
+        off = torch.from_numpy(points).double() - self.mean[:, None]
+        off = torch.linalg.solve_triangular(factor, off.transpose(1, 2), upper=False)
+        constant = self.weight.log() - factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        constant = constant - 0.5 * points.shape[1] * math.log(2 * math.pi)
+        return torch.logsumexp(constant[:, None] - 0.5 * off.square().sum(1), 0).numpy()
 
     def responsibilities(self, found: Observed) -> Tensor:
         """Posterior weight of each component for every particle, ``(n, K)``."""
@@ -57,13 +60,15 @@ def choose_mixture(found: Observed, coordinates: np.ndarray, most: int = 10, see
     """The mixture with the number of components, up to ``most``, that has the smallest BIC.
 
     ``coordinates (n, d)``: where k-means starts it. The number is settled on 10,000 particles drawn at random, the mixture
-    then fitted to 40,000.
+    then fitted to 40,000. Raises :class:`InputError` for ``most`` below 1.
     """
+    if most < 1:
+        raise InputError(f"mixture: expected at least 1 state, found {most}")
     few = drawn(len(found), SAMPLE, seed)
     sample, seen = found.at(few), coordinates[few]
     n, d = seen.shape
     best, bic = 1, []
-    for k in range(1, min(most, n) + 1):
+    for k in range(1, min(most, len(np.unique(seen, axis=0))) + 1):
         _, likelihood = fit_mixture(sample, start(seen, k, seed))
         bic.append(-2 * likelihood + (k * (1 + d + d * (d + 1) // 2) - 1) * np.log(n))
         best = int(np.argmin(bic)) + 1

@@ -12,7 +12,7 @@ import numpy as np
 from cryorecon.analysis.density import Density, along
 from cryorecon.analysis.distribution import Distribution, write_density
 from cryorecon.analysis.latent import PCA, nearest_particles
-from cryorecon.analysis.paths import density_path, direct_path, even_points, graph_path, path_ends
+from cryorecon.analysis.paths import check_anchors, density_path, direct_path, even_points, graph_path, path_ends
 from cryorecon.analysis.trajectories import Decode, write_latents, write_series
 from cryorecon.errors import InputError
 
@@ -38,11 +38,15 @@ def walks(z: np.ndarray, found: Distribution, pca: PCA, folder: Path, decode: De
     """Walks of ``n`` points through ``anchors`` (default: two particles at the far ends of z) into ``folder/path_*``.
 
     Where no chain of near neighbours joins the anchors there is the straight one only, and a warning says so.
+
+    Raises
+    ------
+    InputError: fewer than two anchors, or one that is no particle.
     """
-    through = list(path_ends(z, seed=seed)) if anchors is None else anchors
+    through = list(path_ends(z, seed=seed)) if anchors is None else check_anchors(anchors, len(z)).tolist()
     made = [_walk("path_direct", "straight", direct_path(z[through].astype(np.float64), n), z, folder, decode, apix)]
     try:
-        chain = graph_path(z, through, seed=seed)
+        chain = graph_path(z, through, avg_neighbours=None, seed=seed)
         dense = density_path(z, through, found.log_density, n, seed=seed)
         fine = density_path(z, through, found.log_density, FINE, seed=seed)
     except InputError as error:

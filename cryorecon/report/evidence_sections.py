@@ -20,8 +20,8 @@ STATES = ("A Gaussian mixture that sees each particle through its own noise; as 
 LEAKAGE = ("Share of each component's variance that a small linear model tells from each quantity, on particles left out; 0 is "
            "good.")
 REAL = ("The particles of each of the {what} backprojected, as two half maps (FSC 0.143). Any two maps of one molecule agree; "
-        "where the halves' differences from all particles agree, this one differs in truth. The last column says how much of that "
-        "the decoder shows (1: all).")
+        "where the halves' differences from all particles agree, this one differs in truth. The last column says how much of "
+        "that the decoder shows (1: all).")
 
 
 def states_series(found: Distribution, z: np.ndarray, maps: Sequence[Path]) -> Series:
@@ -47,7 +47,7 @@ def distribution_section(found: Distribution, pca: PCA, made: Sequence[Walk], fo
     seen = ("Every particle's own uncertainty of z is taken out." if found.seen.measured else
             "This run tells no uncertainty of z: its noise is part of what is shown.")
     dense = next((walk for walk in made if walk.density is not None), None)
-    return Section("States and free energies", f"{seen} Energies are in kT at the temperature from which the sample was frozen.",
+    return Section("States and free energies", f"{seen} kT are those of the temperature from which the sample was frozen.",
                    _pictures(found, pca, dense, folder),
                    [Table(("state", "occupancy", "kT from the fullest", "particles nearest", "particle shown (from 0)"), rows)])
 

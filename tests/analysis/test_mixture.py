@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryorecon.analysis.mixture import choose_mixture, occupancies, shares
+from cryorecon.analysis.mixture import Mixture, choose_mixture, occupancies, shares
 from cryorecon.analysis.observed import Observed
 
 PLANTED = np.array([0.6, 0.3, 0.1])
@@ -65,3 +65,19 @@ def test_one_state_is_one():
     found, coordinates, state = planted(noise=0.3)
     one = np.flatnonzero(state == 0)
     assert len(choose_mixture(found.at(one), coordinates[one])) == 1
+
+
+def test_the_density_of_the_mixture_integrates_to_one(mixture):
+    plane = Mixture(mixture.weight, mixture.mean[:, :2], mixture.covariance[:, :2, :2], mixture.bic)
+    at = np.linspace(-5, 5, 401)
+    points = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
+    assert np.exp(plane.log_density(points)).sum() * (at[1] - at[0]) ** 2 == pytest.approx(1, abs=0.01)
+
+
+def test_an_axis_that_does_not_vary_is_no_obstacle():
+    found, coordinates, _ = planted(400)
+    flat = Observed(found.precision[:, :2, :2] * torch.tensor([[1.0, 0], [0, 0]]), found.pull[:, :2] * torch.tensor([1.0, 0]))
+    narrow = np.stack([coordinates[:, 0], np.zeros(400, np.float32)], 1)
+    mixture = choose_mixture(flat, narrow, most=3)
+    assert np.isfinite(mixture.log_density(narrow)).all()
+    assert float(mixture.weight.sum()) == pytest.approx(1)

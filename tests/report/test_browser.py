@@ -13,7 +13,8 @@ from cryorecon.analysis.explore import explore
 from cryorecon.data.stack import ParticleStack
 from cryorecon.imaging.ctf import Optics
 from cryorecon.report.analysis_page import make_explorer, write_analysis
-from cryorecon.report.explorer import Curves
+from cryorecon.report.explorer import Curves, curves_markup
+from cryorecon.report.page import Section
 from cryorecon.report.server import ReportServer
 from cryorecon.report.thumbnails import Thumbnails
 
@@ -37,9 +38,10 @@ def build(folder: Path, title: str = "run", umap: bool = True, zdim: int = 2, de
     embedded = (np.arange(0, N, 2), rng.normal(size=(N // 2, 2)).astype(np.float32)) if umap else None
     explorer = make_explorer(found, z, f"cryorecon select '{title}' 1 --lasso selection.json -o chosen", embedded, stack)
     frequency = np.linspace(0, 0.2, 9)
-    curves = [Curves(title, {title: (frequency, 1 - 4 * frequency), "b": (frequency, np.full(9, np.nan))})]
+    curves = Curves(title, {title: (frequency, 1 - 4 * frequency), "b": (frequency, np.full(9, np.nan))})
     history = {"epoch": np.arange(2.0), "loss": np.ones(2)}
-    page = write_analysis(found, history, 3.0, title, {"command": title}, explorer, curves)
+    page = write_analysis(found, history, 3.0, title, {"command": title}, explorer,
+                          [Section("Agreement", markup=curves_markup(curves))])
     return page, z, found
 
 
