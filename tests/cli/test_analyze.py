@@ -49,8 +49,9 @@ def test_the_last_epoch_is_analysed(run, capsys) -> None:
     assert str(folder / "report.html") in capsys.readouterr().out
     states = json.loads((folder / "summary.json").read_text())["states"]
     for name in (f"gmm{states}/occupancies.csv", f"gmm{states}/vol_001.mrc", "density/pc1.csv", "path_direct/vol_010.mrc",
-                 "path_density/free_energy.csv", "kmeans3/chimerax.cxc", "kmeans3/labels.npy", "kmeans3/vol_003.mrc", "pc1/vol_010.mrc", "z_pca.png", "z_pca_hexbin.png",
-                 "learning_curve.png", "volumes.png", "report.html", "summary.json"):
+                 "path_density/free_energy.csv", "kmeans3/chimerax.cxc", "kmeans3/labels.npy", "kmeans3/vol_003.mrc",
+                 "pc1/vol_010.mrc", "z_pca.png", "z_pca_hexbin.png", "learning_curve.png", "volumes.png", "report.html",
+                 "summary.json"):
         assert (folder / name).is_file(), name
     assert not (folder / "pc2").exists()
     assert read_volume(folder / "pc1/vol_001.mrc")[1] == pytest.approx(4.0)
@@ -71,7 +72,8 @@ def test_a_given_epoch_without_maps(run) -> None:
 @pytest.mark.parametrize(("arguments", "says"), [(["1"], "found one structure"), (["--Apix", "-1"], "above 0"),
                                                  (["--ksample", "0"], "at least 1"),
                                                  (["--states", "0"], "at least 1 state"),
-                                                 (["--anchors", "3", "80"], "from 0 to 79"), (["--anchors", "3"], "at least 2")])
+                                                 (["--anchors", "3", "80"], "from 0 to 79"),
+                                                 (["--anchors", "3"], "at least 2")])
 def test_bad_input_is_one_line(run, capsys, arguments, says) -> None:
     assert main(["analyze", str(run), *arguments]) == 2
     assert says in capsys.readouterr().err

@@ -186,7 +186,7 @@ def test_a_lasso_is_what_select_reads(opened, report):
 
 
 def test_a_box_selects_as_well_and_an_outline_can_be_moved(opened, report):
-    _, z, found = report
+    _, _, found = report
     opened.run("Plotly.relayout(document.querySelector('.plot'), {dragmode: 'select'}).then(() => 0)")
     opened.drag(plot_pixels(opened, [[-1, -1], [0, 0], [1, 1]]))
     opened.wait(f"!{part('selection')}.hidden")
