@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
-from cryorecon.analysis.latent import check_latents
+from cryorecon.analysis.latent import check_latents, fit_pca
 from cryorecon.errors import InputError
 
 SUBSAMPLE = 100_000  # particles that a neighbour graph holds at most; anchors are always among them
@@ -59,6 +59,36 @@ def check_anchors(anchors: Sequence[int], n: int) -> np.ndarray:
         wrong = found[(found < 0) | (found >= n)]
         raise InputError(f"anchors: expected particles from 0 to {n - 1}, found {', '.join(map(str, wrong))}")
     return found
+
+
+def path_ends(z: np.ndarray, subsample: int = 20_000, seed: int = 0) -> tuple[int, int]:
+    """Two particles at the ends of the longest way through ``z (N, d)`` by near neighbours.
+
+    From the particle nearest to the mean to one far off, from that to one far off: the ends of whatever is long. ``Far off``
+    is the 99th percentile of the lengths of the ways, outliers left aside. Where a tenth of the particles can't be reached, the
+    1st and 99th percentile along the first principal component.
+    """
+    chosen, start = _sample(z, nearest_pair(z), subsample, seed)
+    graph = _neighbours(z[chosen], 10)
+    end = int(start[0])
+    ends = []
+    for _ in range(3):
+        length = dijkstra(graph, directed=False, indices=end)
+        reached = np.flatnonzero(np.isfinite(length))
+        if len(reached) < 0.9 * len(chosen):
+            order = np.argsort(fit_pca(z[chosen]).project(z[chosen])[:, 0])
+            low, high = (int(chosen[order[int(share * (len(order) - 1))]]) for share in (0.01, 0.99))
+            return low, high
+        end = int(reached[np.argsort(length[reached])[int(0.99 * (len(reached) - 1))]])
+        ends.append(int(chosen[end]))
+    return ends[1], ends[2]
+
+
+def nearest_pair(z: np.ndarray) -> list[int]:
+    """The particle nearest to the mean, and another: anchors where none are known."""
+    check_latents(z)
+    first = int(np.square(np.asarray(z, np.float64) - z.mean(0, dtype=np.float64)).sum(1).argmin())
+    return [first, (first + 1) % len(z)]
 
 
 def graph_path(z: np.ndarray, anchors: Sequence[int], max_neighbours: int = 10, avg_neighbours: float | None = 5,

@@ -33,6 +33,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Look": {
         "analyze": "principal components, clusters, trajectories and pictures of a run",
+        "serve": "the report with a map decoded at any particle you click",
         "select": "choose particles by cluster, latent coordinates or fit, for the next program",
         "eval_vol": "maps at given latent coordinates",
         "graph_traversal": "a path through real particles, the shortest or where they are densest",

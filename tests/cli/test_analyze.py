@@ -10,12 +10,14 @@ from cryorecon.cli.main import main
 from cryorecon.data.mrc import read_volume
 from cryorecon.errors import InputError
 from cryorecon.training import trained
+from cryorecon.training.config import RunConfig
 
 
 class Model:
     """Decodes z to a ball whose radius follows the first coordinate."""
 
     apix = 4.0
+    config = RunConfig("/absent/particles.star", zdim=2)
 
     def __init__(self, epoch: int, zdim: int = 2):
         self.epoch = epoch
@@ -40,11 +42,12 @@ def run(tmp_path, monkeypatch):
 
 
 def test_the_last_epoch_is_analysed(run, capsys) -> None:
-    assert main(["analyze", str(run), "--ksample", "3", "--pc", "1"]) == 0
+    with pytest.warns(UserWarning, match="shows no particle images: /absent/particles.star"):
+        assert main(["analyze", str(run), "--ksample", "3", "--pc", "1"]) == 0
     folder = run / "analyze.10"
-    assert str(folder / "index.html") in capsys.readouterr().out
+    assert str(folder / "report.html") in capsys.readouterr().out
     for name in ("kmeans3/labels.npy", "kmeans3/vol_003.mrc", "pc1/vol_010.mrc", "z_pca.png", "z_pca_hexbin.png",
-                 "learning_curve.png", "volumes.png", "index.html", "summary.json"):
+                 "learning_curve.png", "volumes.png", "report.html", "summary.json"):
         assert (folder / name).is_file(), name
     assert not (folder / "pc2").exists()
     assert read_volume(folder / "pc1/vol_001.mrc")[1] == pytest.approx(4.0)
@@ -53,8 +56,9 @@ def test_the_last_epoch_is_analysed(run, capsys) -> None:
 
 
 def test_a_given_epoch_without_maps(run) -> None:
-    assert main(["analyze", str(run), "2", "--skip-vol", "-o", str(run / "here"), "--Apix", "2"]) == 0
-    assert (run / "here/index.html").is_file()
+    with pytest.warns(UserWarning, match="shows no particle images"):
+        assert main(["analyze", str(run), "2", "--skip-vol", "-o", str(run / "here"), "--Apix", "2"]) == 0
+    assert (run / "here/report.html").is_file()
     assert not list((run / "here").rglob("*.mrc"))
     assert json.loads((run / "here/summary.json").read_text())["apix"] == 2
 
