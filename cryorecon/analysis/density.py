@@ -17,8 +17,8 @@ from torch import Tensor
 from cryorecon.analysis.mixture import drawn
 from cryorecon.analysis.observed import Observed, marginal
 
-CELLS = {1: 64, 2: 40}  # of the grid along each coordinate
-PARTICLES = {1: 50_000, 2: 20_000}  # that a density is made from at most
+CELLS = {1: 64, 2: 56}  # of the grid along each coordinate
+PARTICLES = {1: 50_000, 2: 12_000}  # that a density is made from at most
 MOST = 300  # iterations
 HALVES = 8  # random half sets behind an error
 INSIDE = (0.1, 99.9)  # percentiles of the coordinates between which the grid lies

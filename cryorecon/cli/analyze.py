@@ -107,7 +107,8 @@ def main(args: argparse.Namespace) -> None:
                           "occupancy_errors": states.error.round(5).tolist()})
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.pca.explained[:3])
     print(f"{len(z):,} particles, zdim {z.shape[1]}; variance along the principal components: {shares}")
-    print("states: " + ", ".join(f"{100 * a:.1f} ± {100 * b:.1f} %" for a, b in zip(states.occupancy, states.error, strict=True)))
+    pairs = zip(states.occupancy, states.error, strict=True)
+    print("states: " + ", ".join(f"{100 * share:.1f} ± {100 * error:.1f} %" for share, error in pairs))
     print(f"maps, arrays and pictures: {folder}\npage: {page}")
 
 

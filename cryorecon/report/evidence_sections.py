@@ -17,10 +17,11 @@ from cryorecon.report.style import save
 
 STATES = ("A Gaussian mixture that sees each particle through its own noise; as many states as have the smallest BIC. Errors "
           "are from random half sets, free energies from the fullest state.")
-LEAKAGE = "Share of each component's variance that a small linear model tells from each quantity, on particles left out; 0 is good."
-REAL = ("The particles of each of the {what} backprojected, as two half maps (FSC 0.143). Any two maps of one molecule agree; where "
-        "the halves' differences from all particles agree, this one differs in truth. The last column says how much of that the "
-        "decoder shows (1: all).")
+LEAKAGE = ("Share of each component's variance that a small linear model tells from each quantity, on particles left out; 0 is "
+           "good.")
+REAL = ("The particles of each of the {what} backprojected, as two half maps (FSC 0.143). Any two maps of one molecule agree; "
+        "where the halves' differences from all particles agree, this one differs in truth. The last column says how much of that "
+        "the decoder shows (1: all).")
 
 
 def states_series(found: Distribution, z: np.ndarray, maps: Sequence[Path]) -> Series:
@@ -38,15 +39,16 @@ def walk_series(made: Sequence[Walk]) -> list[Series]:
 
 
 def distribution_section(found: Distribution, pca: PCA, made: Sequence[Walk], folder: Path) -> Section:
-    """Occupancies, free energies and their pictures: ``gmmK/states.png``, ``density/*.png``, ``path_density/free_energy.png``."""
+    """Occupancies, free energies, their pictures: ``gmmK/states.png``, ``density/*.png``, ``path_density/free_energy.png``."""
     counts = np.bincount(found.labels, minlength=len(found.mixture))
     rows = [(str(i + 1), f"{100 * found.occupancy[i]:.1f} ± {100 * found.error[i]:.1f} %",
              f"{found.free_energy[i]:.2f} ± {found.free_energy_error[i]:.2f}", f"{counts[i]:,}", str(found.nearest[i]))
             for i in range(len(found.mixture))]
     seen = ("Every particle's own uncertainty of z is taken out." if found.seen.measured else
             "This run tells no uncertainty of z: its noise is part of what is shown.")
+    dense = next((walk for walk in made if walk.density is not None), None)
     return Section("States and free energies", f"{seen} Energies are in kT at the temperature from which the sample was frozen.",
-                   _pictures(found, pca, next((walk for walk in made if walk.density is not None), None), folder),
+                   _pictures(found, pca, dense, folder),
                    [Table(("state", "occupancy", "kT from the fullest", "particles nearest", "particle shown (from 0)"), rows)])
 
 
@@ -81,7 +83,8 @@ def vouched_sections(found: Vouched, apix: float, folder: Path) -> list[Section]
 
 def _real(name: str, maps: dict[int, ClusterMap], apix: float, folder: Path) -> Section:
     what = "states" if name.startswith("gmm") else "clusters"
-    rows = [(str(i + 1), f"{one.images:,}", _angstrom(one.resolved(one.fsc, apix)), _angstrom(one.resolved(one.difference, apix)),
+    rows = [(str(i + 1), f"{one.images:,}", _angstrom(one.resolved(one.fsc, apix)),
+             _angstrom(one.resolved(one.difference, apix)),
              "" if np.isnan(one.decoder).any() else f"{one.share():.2f}") for i, one in maps.items()]
     save(plots.cluster_fsc(maps, apix), folder / name / "half_maps.png")
     lines = Curves(f"FSC of the half maps' differences from all particles, by number of the {what}",
