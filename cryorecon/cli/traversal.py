@@ -68,8 +68,9 @@ def read_latents(args: argparse.Namespace) -> Latents:
         raise InputError(f"{option}: expected the folder of a run, found {args.z}; eval_vol decodes a path later")
     path = require_file(args.z, "latents (.npy, .pkl or a run's folder)")
     if path.suffix == ".pkl":
+        held = load_pickles(path)[0]  # cryoDRGN's second pickle is the variance
         try:
-            z = np.asarray(load_pickles(path)[0])  # cryoDRGN's second pickle is the variance
+            z = np.asarray(held)
         except ValueError as error:
             raise InputError(f"{path}: expected an array (particles, zdim), found {error}") from error
     elif path.suffix == ".npy":
@@ -88,8 +89,9 @@ def read_numbers(path: Path) -> "np.ndarray":
 
     from cryorecon.data.files import require_file
 
+    require_file(path, "an array (.npy)")
     try:
-        found = np.load(require_file(path, "an array (.npy)"), allow_pickle=False)
+        found = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"{path}: expected an array of numbers (.npy), found {error}") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":

@@ -128,6 +128,7 @@ def test_a_run_decodes_the_path(here, capsys):
     (["graph_traversal", "z.npy", "--anchors", "0", "1", "--subsample", "1"], "at least 2"),
     (["graph_traversal", "z.npy", "--anchors", "0", "1", "--by", "density", "--log-density", "flat.npy"], "each of 409"),
     (["graph_traversal", "z.npy", "--anchors", "0", "1", "--by", "density", "--log-density", "words.txt"], "array of numbers"),
+    (["graph_traversal", "z.npy", "--anchors", "0", "1", "--by", "density", "--log-density", "none.npy"], "error: none.npy:"),
     (["graph_traversal", "z.npy", "--anchors", "0", "1", "--by", "density", "-n", "1"], "at least 2 points"),
     (["direct_traversal", "text.pkl", "--anchors", "0", "1"], "expected numbers"),
     (["direct_traversal", "ragged.pkl", "--anchors", "0", "1"], "expected an array"),
@@ -148,4 +149,5 @@ def test_bad_input_is_one_line_and_nothing_is_written(here, arguments, says, cap
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+    assert error.count("expected") == 1, "one thing wrong is said once"
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
