@@ -181,6 +181,8 @@ def _write_sketch(found: Landscape, name: str) -> None:
 def _write_components(found: Landscape, mean: np.ndarray, apix: float) -> None:
     """Mean map, eigenvolumes, and maps from the 5th to the 95th percentile of the particles along the first components."""
     folder, inside = found.folder / "vol_pcs", found.mask > 0
+    for stale in (*folder.glob("eigenvolume_*.mrc"), *folder.glob("pc*/vol_*.mrc")):
+        stale.unlink()
     write_volume(folder / "vol_mean.mrc", mean, apix)
 
     def full(component: np.ndarray) -> np.ndarray:

@@ -29,6 +29,12 @@ class PCA:
         """Coordinates ``(N, d)`` along the components of latents ``(N, d)``."""
         return (np.asarray(z, np.float64) - self.mean) @ self.components.T
 
+    def varying(self, z: np.ndarray) -> np.ndarray:
+        """Coordinates ``(N, k)`` along those components alone, at least one, in which the latents vary: a run may leave some of
+        its dimensions unused, and a density or a distance should not count them."""
+        kept = max(1, int((self.variance > 1e-10 * self.variance[0]).sum()))
+        return (np.asarray(z, np.float64) - self.mean) @ self.components[:kept].T
+
     def restore(self, coordinates: np.ndarray) -> np.ndarray:
         """Latents ``(N, d)`` of coordinates ``(N, c)`` along the first ``c`` components."""
         return self.mean + np.asarray(coordinates) @ self.components[: np.shape(coordinates)[1]]

@@ -153,7 +153,8 @@ def knn_log_density(z: np.ndarray, points: np.ndarray | None = None, k: int = 20
     """ln of the density of ``z (N, d)`` at ``points (m, d)``, or at the particles themselves (each left out of its own).
 
     ``p = k / (N V_d r_k^d)``: r_k the distance of the k-th nearest particle, V_d the volume of the unit ball (Loftsgaarden
-    and Quesenberry 1965). Its noise is about ``1/sqrt(k)`` in ln p. Embedding errors are not deconvolved.
+    and Quesenberry 1965), d the number of directions in which z varies. Its noise is about ``1/sqrt(k)`` in ln p. Embedding
+    errors are not deconvolved.
 
     Raises
     ------
@@ -162,7 +163,8 @@ def knn_log_density(z: np.ndarray, points: np.ndarray | None = None, k: int = 20
     check_latents(z)
     if len(z) < 2:
         raise InputError(f"density: expected at least 2 particles, found {len(z)}")
-    z = np.asarray(z, np.float64)
+    place = fit_pca(z).varying
+    z, points = place(z), None if points is None else place(points)
     others = len(z) - (points is None)
     k = min(k, others)
     rank = k + (points is None)

@@ -95,16 +95,11 @@ def regression(z: np.ndarray, coordinates: np.ndarray) -> Regression:
     A polyharmonic spline, sum of w_k |z - z_k| and a plane, through all pairs (scipy's RBFInterpolator): a linear decoder is
     met exactly, and it is linear far outside. Directions in which z does not vary are left out.
     """
-    pca = fit_pca(z)
-    varying = pca.components[pca.variance > 1e-10 * max(float(pca.variance[0]), 1e-300)]
-
-    def place(points: np.ndarray) -> np.ndarray:
-        return (np.asarray(points, np.float64) - pca.mean) @ varying.T
-
+    place = fit_pca(z).varying
     inside, first = np.unique(place(z), axis=0, return_index=True)
     if len(inside) < 2:
         raise InputError(f"landscape: expected maps at different latents, found {len(z)} at one")
-    degree = 1 if len(inside) > 2 * (len(varying) + 1) else 0
+    degree = 1 if len(inside) > 2 * (inside.shape[1] + 1) else 0
     spline = RBFInterpolator(inside, np.asarray(coordinates)[first], kernel="linear", degree=degree)
     return lambda points: spline(place(points))
 

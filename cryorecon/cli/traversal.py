@@ -68,18 +68,35 @@ def read_latents(args: argparse.Namespace) -> Latents:
         raise InputError(f"{option}: expected the folder of a run, found {args.z}; eval_vol decodes a path later")
     path = require_file(args.z, "latents (.npy, .pkl or a run's folder)")
     if path.suffix == ".pkl":
-        z = np.asarray(load_pickles(path)[0])  # cryoDRGN's second pickle is the variance
-    elif path.suffix == ".npy":
+        held = load_pickles(path)[0]  # cryoDRGN's second pickle is the variance
         try:
-            z = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{path}: expected an array of numbers, found {error}") from error
+            z = np.asarray(held)
+        except ValueError as error:
+            raise InputError(f"{path}: expected an array (particles, zdim), found {error}") from error
+    elif path.suffix == ".npy":
+        z = read_numbers(path)
     else:
         raise InputError(f"{path}: expected latents (.npy, .pkl or a run's folder), found {path.suffix or 'no ending'}")
     if z.dtype.kind not in "fiu":
         raise InputError(f"{path}: expected numbers, found an array of {z.dtype}")
     check_latents(z, str(path))
     return Latents(z, None, [path])
+
+
+def read_numbers(path: Path) -> "np.ndarray":
+    """The numbers of an ``.npy``. Raises :class:`InputError` where it is none, or holds something else."""
+    import numpy as np
+
+    from cryorecon.data.files import require_file
+
+    require_file(path, "an array (.npy)")
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: expected an array of numbers (.npy), found {error}") from error
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
+        raise InputError(f"{path}: expected an array of numbers (.npy), found {getattr(found, 'dtype', type(found).__name__)}")
+    return found
 
 
 def read_anchors(args: argparse.Namespace) -> list[int]:

@@ -133,6 +133,14 @@ def test_the_neighbours_density_is_a_density() -> None:
     assert abs((own + np.log(2 * np.pi) + 0.5 * (z**2).sum(1))[np.linalg.norm(z, axis=1) < 1].mean()) < 0.03
 
 
+def test_dimensions_that_a_run_leaves_unused_do_not_count() -> None:
+    z = np.random.default_rng(0).normal(size=(2000, 2))
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))[0]
+    padded = np.concatenate([z, np.zeros((2000, 3))], 1) @ turn + 7
+    np.testing.assert_allclose(knn_log_density(padded), knn_log_density(z), atol=1e-5)
+    np.testing.assert_allclose(knn_log_density(padded, padded[:9], 5), knn_log_density(z, z[:9], 5), atol=1e-5)
+
+
 @pytest.mark.parametrize(("call", "says"), [
     (lambda z: graph_path(z, [0, 50]), "from 0 to 39, found 50"),
     (lambda z: graph_path(z, [-1, 5]), "found -1"),

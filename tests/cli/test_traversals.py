@@ -127,6 +127,11 @@ def test_a_run_decodes_the_path(here, capsys):
     (["graph_traversal", "z.npy", "--anchors", "0", "1", "--log-density", "flat.npy"], "--by density"),
     (["graph_traversal", "z.npy", "--anchors", "0", "1", "--subsample", "1"], "at least 2"),
     (["graph_traversal", "z.npy", "--anchors", "0", "1", "--by", "density", "--log-density", "flat.npy"], "each of 409"),
+    (["graph_traversal", "z.npy", "--anchors", "0", "1", "--by", "density", "--log-density", "words.txt"], "array of numbers"),
+    (["graph_traversal", "z.npy", "--anchors", "0", "1", "--by", "density", "--log-density", "none.npy"], "error: none.npy:"),
+    (["graph_traversal", "z.npy", "--anchors", "0", "1", "--by", "density", "-n", "1"], "at least 2 points"),
+    (["direct_traversal", "text.pkl", "--anchors", "0", "1"], "expected numbers"),
+    (["direct_traversal", "ragged.pkl", "--anchors", "0", "1"], "expected an array"),
     (["pc_traversal", "z.npy", "--pc", "3"], "1 to 2, found 3"),
     (["pc_traversal", "z.npy", "--pc", "0"], "1 to 2, found 0"),
     (["pc_traversal", "z.npy", "--lim", "90", "10"], "two that rise"),
@@ -136,10 +141,13 @@ def test_bad_input_is_one_line_and_nothing_is_written(here, arguments, says, cap
     (here / "words.txt").write_text("one two\n")
     (here / "ind.txt").write_text("0\n3\n")
     np.save("flat.npy", np.zeros(5))
+    dump_pickles("text.pkl", ["a", "b"])
+    dump_pickles("ragged.pkl", [[1.0], [1.0, 2.0]])
     np.save("objects.npy", np.array([{}], object), allow_pickle=True)
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+    assert error.count("expected") == 1, "one thing wrong is said once"
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
