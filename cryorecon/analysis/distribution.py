@@ -21,7 +21,7 @@ SHOWN = 100_000  # particles that occupancies and their errors are counted on
 
 @dataclass(frozen=True)
 class Distribution:
-    """seen: what images say, along the principal components. mixture: the states, in the same coordinates. labels ``(n,)``:
+    """seen: what images say, along the principal components that vary. mixture: the states, in the same coordinates. labels ``(n,)``:
     each particle's likeliest state. occupancy, error ``(K,)``: shares with the noise taken out. free_energy, free_energy_error
     ``(K,)``: kT from the most populated state. nearest ``(K,)``: the real particle nearest to each state's mean. log_density
     ``(n,)``: ln of the mixture at each particle's z. lines: along the leading components. plane: along the first two, or None.
@@ -52,8 +52,8 @@ def distribution(z: np.ndarray, likelihood: np.ndarray | None, pca: PCA, folder:
 
     likelihood: see :func:`cryorecon.analysis.observed.observed`. most: components of the mixture.
     """
-    coordinates = pca.project(z).astype(np.float32)
-    seen = observed(z, likelihood, pca)
+    coordinates = pca.varying(z).astype(np.float32)
+    seen = observed(z, likelihood, pca).leading(coordinates.shape[1])
     mixture = choose_mixture(seen, coordinates, most, seed)
     labels = np.concatenate([mixture.responsibilities(seen.at(slice(i, i + CHUNK))).argmax(1).numpy()
                              for i in range(0, len(z), CHUNK)]).astype(np.int32)
@@ -64,7 +64,7 @@ def distribution(z: np.ndarray, likelihood: np.ndarray | None, pca: PCA, folder:
     top = int(occupancy.argmax())
     energy_error = np.where(np.arange(len(energy)) == top, 0.0, np.hypot(relative, relative[top]))
     one, _ = fit_mixture(seen.at(few), start(coordinates[few], 1, seed))
-    dimensions = min(LINES, z.shape[1])
+    dimensions = min(LINES, coordinates.shape[1])
     lines = [deconvolve(seen, coordinates, one.mean[0], one.covariance[0], (axis,), seed) for axis in range(dimensions)]
     plane = deconvolve(seen, coordinates, one.mean[0], one.covariance[0], (0, 1), seed) if dimensions > 1 else None
     nearest = nearest_particles(z, pca.restore(mixture.mean.numpy()))

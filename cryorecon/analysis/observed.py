@@ -35,6 +35,10 @@ class Observed:
         chosen = index if isinstance(index, slice) else torch.from_numpy(index)
         return Observed(self.precision[chosen], self.pull[chosen], self.measured)
 
+    def leading(self, k: int) -> "Observed":
+        """The first ``k`` coordinates where the others don't vary."""
+        return Observed(self.precision[:, :k, :k], self.pull[:, :k], self.measured)
+
     def double(self) -> tuple[Tensor, Tensor]:
         """Precision and pull in float64."""
         return self.precision.double(), self.pull.double()

@@ -54,7 +54,7 @@ def walks(z: np.ndarray, found: Distribution, pca: PCA, folder: Path, decode: De
         return made
     stops = chain[np.unique(np.linspace(0, len(chain) - 1, n).round().astype(int))]
     made.append(_walk("path_graph", "by neighbours", z[stops], z, folder, decode, apix))
-    density = along(found.seen, pca.project(prolonged(fine)), seed)
+    density = along(found.seen, pca.project(prolonged(fine))[:, : found.seen.pull.shape[1]], seed)
     write_density(folder / "path_density" / "free_energy.csv", density)
     made.append(_walk("path_density", "where particles are densest", dense, z, folder, decode, apix, density))
     return made

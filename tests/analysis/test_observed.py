@@ -68,3 +68,23 @@ def test_a_likelihood_of_another_run_is_refused():
     z = np.zeros((4, 2), np.float32)
     with pytest.raises(InputError, match="expected 5 numbers for each of 4 particles"):
         observed(z, np.zeros((4, 4), np.float32), fit_pca(np.random.default_rng(0).normal(size=(4, 2))))
+
+
+def test_coordinates_that_do_not_vary_are_left_out(tmp_path):
+    """A run may leave dimensions unused: states, densities and ways are those of the others."""
+    from cryorecon.analysis.distribution import distribution
+    from cryorecon.analysis.walks import walks
+
+    rng = np.random.default_rng(1)
+    z = np.zeros((300, 4), np.float32)
+    z[:, 1], z[:, 2] = rng.normal(size=300), 0.3 * rng.normal(size=300)
+    pca = fit_pca(z)
+    found = distribution(z, None, pca, tmp_path, most=3)
+    assert found.mixture.mean.shape[1] == 2
+    assert len(found.lines) == 2
+    dense = walks(z, found, pca, tmp_path, None, 1.0)[-1]
+    assert dense.points.shape == (10, 4)
+    assert dense.density is not None
+    assert np.isfinite(dense.density.free_energy).any()
+    assert (tmp_path / "density" / "pc1_pc2_density.npy").is_file()
+    assert not (tmp_path / "density" / "pc3.csv").exists()
