@@ -21,7 +21,7 @@ SHOWN = 100_000  # particles that occupancies and their errors are counted on
 
 @dataclass(frozen=True)
 class Distribution:
-    """seen: what images say, along the principal components that vary. mixture: the states, in the same coordinates. labels ``(n,)``:
+    """seen: what images say, along the components that vary. mixture: the states, in the same coordinates. labels ``(n,)``:
     each particle's likeliest state. occupancy, error ``(K,)``: shares with the noise taken out. free_energy, free_energy_error
     ``(K,)``: kT from the most populated state. nearest ``(K,)``: the real particle nearest to each state's mean. log_density
     ``(n,)``: ln of the mixture at each particle's z. lines: along the leading components. plane: along the first two, or None.
