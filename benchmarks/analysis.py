@@ -5,8 +5,8 @@ map that fits them best, with each true motion.
 mixture: three of Hsp90's states, planted 60:30:10: occupancies of the states that analyze finds (their number is its own).
 barrier: Hsp90's 20 states of one motion under a double well: heights over the two wells of the barrier between, and the
 difference of the wells, read from path_density/free_energy.csv alone.
-million: a run's folder whose latents and their likelihoods are replaced by a million of a bent, clustered distribution; its images
-are gone, as on a laptop. Wall time and peak memory of one `cryorecon analyze`.
+million: a run's folder whose latents and their likelihoods are replaced by a million of a bent, clustered distribution; its
+images are gone, as on a laptop. Wall time and peak memory of one `cryorecon analyze`.
 
     python benchmarks/analysis.py --seeds 0 1 2 --work scratch/analysis -o results.json
 """
@@ -30,6 +30,7 @@ LINE, GRID = "atoms/hsp90_2cg9_1D_20states_allatom.npz", "atoms/hsp90_2cg9_2D_40
 STATES = 20
 SHARES = {0: 60.0, 9: 30.0, 19: 10.0}  # of which states
 PARTS = ("grid", "mixture", "barrier", "million")
+SIZE = ("-D", "64", "--apix", "3")
 
 
 def planted_energy() -> np.ndarray:
@@ -82,7 +83,7 @@ def truth(data: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def grid(bench: Bench, seed: int) -> Table:
     """Both motions of the grid."""
-    words = ["--atoms", str(bench.shared / GRID), *"-n 10000 -D 64 --apix 3".split()]
+    words = ["--atoms", str(bench.shared / GRID), "-n", "10000", *SIZE]
     data, found, cost = bench.analysed("grid", words, 8, seed)
     _, true = truth(data)
     leading = np.load(found / "z_pca.npy", allow_pickle=False)[:, :2]
@@ -95,7 +96,7 @@ def grid(bench: Bench, seed: int) -> Table:
 def mixture(bench: Bench, seed: int) -> Table:
     """Occupancies beside the planted ones (those drawn in this sample) by falling share."""
     weights = ",".join(str(SHARES.get(state, 0)) for state in range(STATES))
-    words = ["--atoms", str(bench.shared / LINE), "--weights", weights, *"-n 4000 -D 64 --apix 3".split()]
+    words = ["--atoms", str(bench.shared / LINE), "--weights", weights, "-n", "4000", *SIZE]
     data, found, cost = bench.analysed("mixture", words, 4, seed)
     state, _ = truth(data)
     rows = table(next(found.glob("gmm*/occupancies.csv")))
@@ -108,7 +109,7 @@ def mixture(bench: Bench, seed: int) -> Table:
 def barrier(bench: Bench, seed: int) -> Table:
     """Heights of the barrier over both wells, planted and found."""
     weights = ",".join(f"{share:.6f}" for share in np.exp(-planted_energy()))
-    words = ["--atoms", str(bench.shared / LINE), "--weights", weights, *"-n 6000 -D 64 --apix 3".split()]
+    words = ["--atoms", str(bench.shared / LINE), "--weights", weights, "-n", "6000", *SIZE]
     data, found, cost = bench.analysed("barrier", words, 4, seed)
     state, _ = truth(data)
     drawn = np.bincount(state, minlength=STATES)
@@ -135,7 +136,7 @@ def million(bench: Bench, seed: int, n: int = 1_000_000) -> Table:
     out = data / "run"
     if not (out / "weights.0.pt").is_file():
         shutil.rmtree(data, ignore_errors=True)
-        run([*OURS, "simulate", *"--motion hinge -n 500 -D 64 --apix 3 --snr 1".split(), "-o", str(data)], bench.log(data),
+        run([*OURS, "simulate", "--motion", "hinge", "-n", "500", *SIZE, "--snr", "1", "-o", str(data)], bench.log(data),
             bench.threads)
         known = [str(data / "particles.mrcs"), "--poses", str(data / "poses.pkl"), "--ctf", str(data / "ctf.pkl")]
         run([*OURS, "train_vae", *known, "--zdim", "8", "-n", "0", "-o", str(out)], bench.log(data), bench.threads)
@@ -174,7 +175,7 @@ def tables(results: Table) -> str:
                                                   percent(row["occupancy"]), percent(row["error"])] for row in rows["mixture"]],
                                                 ("seed", "planted, %", "drawn, %", "found, %", "its own error, %"))]
     if rows["barrier"]:
-        cells = [[row["seed"], *(value for pair in zip(row["planted"], row["drawn"], row["found"], strict=True) for value in pair)]
+        cells = [[row["seed"], *np.stack([row[name] for name in ("planted", "drawn", "found")], 1).ravel().tolist()]
                  for row in rows["barrier"]]
         head = [f"{name}, {what}" for name in ("over the deepest well", "over the other", "between the wells")
                 for what in ("planted", "drawn", "found")]
