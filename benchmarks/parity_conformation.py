@@ -4,7 +4,8 @@ Theirs run in a process and an environment of their own (parity_peer.py); nothin
 synthetic, but for the challenge's test maps and matrix, which come with its code.
 
     git clone https://github.com/ml-struct-bio/CryoBench && git -C CryoBench checkout 20931c2
-    git clone https://github.com/flatironinstitute/Cryo-EM-Heterogeneity-Challenge-1 challenge && git -C challenge checkout 11a0eb1
+    git clone https://github.com/flatironinstitute/Cryo-EM-Heterogeneity-Challenge-1 challenge
+    git -C challenge checkout 11a0eb1
     python -m venv peer && peer/bin/pip install torch scikit-learn pandas jax dadapy POT cvxpy ecos omegaconf pydantic mrcfile \
         dask distributed dask-jobqueue dataclasses-json && peer/bin/pip install --no-deps cryodrgn==3.4.1
     python benchmarks/parity_conformation.py --peer peer/bin/python --cryobench CryoBench --challenge challenge --work scratch
@@ -28,7 +29,6 @@ CRYOBENCH, CHALLENGE = "CryoBench 20931c2", "challenge 11a0eb1"
 def make_inputs(work: Path) -> None:
     """Two maps and a mask of 32 px, 5,000 true places and latents, and a matrix of 100 states and 80 maps."""
     import numpy as np
-    import torch
 
     from cryorecon.data.mrc import write_volume
     from cryorecon.imaging.masks import soft_sphere
@@ -118,8 +118,8 @@ def challenge_rows(theirs: "dict[str, np.ndarray]") -> list[common.Table]:
     for name, found in map_distances(truths, maps, mask).items():
         rows.append(row(f"map distance {name}", CHALLENGE, -found if name == "corr" else found, theirs[name]))
     for name, pool, replicates in (("test_matrix", 2, 3), ("large_matrix", 5, 30)):
-        found = distribution_distance(theirs[f"{name}_distance"], theirs[f"{name}_population"], theirs[f"{name}_submitted"], pool,
-                                      replicates)
+        inputs = (theirs[f"{name}_{key}"] for key in ("distance", "population", "submitted"))
+        found = distribution_distance(*inputs, pool=pool, replicates=replicates)
         rows += [row(f"{key}, {name.replace('_', ' ')}", CHALLENGE, getattr(found, key), theirs[f"{name}_{key}"])
                  for key in ("emd", "emd_best", "kl", "kl_back", "kl_best", "kl_back_best")]
     return rows
@@ -127,8 +127,9 @@ def challenge_rows(theirs: "dict[str, np.ndarray]") -> list[common.Table]:
 
 def tables(results: common.Table) -> str:
     """The results in Markdown."""
-    return common.markdown([[each["figure"], each["source"], each["values"], f"{each['difference']:.1e}", f"{each['relative']:.1e}"]
-                            for each in results["rows"]], HEAD)
+    lines = [[each["figure"], each["source"], each["values"], f"{each['difference']:.1e}", f"{each['relative']:.1e}"]
+             for each in results["rows"]]
+    return common.markdown(lines, HEAD)
 
 
 def main() -> None:

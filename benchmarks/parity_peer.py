@@ -36,7 +36,8 @@ def cryobench(checkout: Path, work: Path) -> None:
         found |= {f"fsc_{name}": curve.fsc, f"auc_{name}": auc(curve.pixres, curve.fsc),
                   f"auc_abs_{name}": auc(curve.pixres, curve.fsc.abs())}
     for k in (1, 3):
-        found[f"imbalance_{k}"] = compute_information_imbalance(held["truth"][:500], held["z"][:500], k=k, subset_size=2000)[0][:, 0]
+        both, _ = compute_information_imbalance(held["truth"][:500], held["z"][:500], k=k, subset_size=2000)
+        found[f"imbalance_{k}"] = both[:, 0]
     folder = work / "neighbours"
     folder.mkdir(exist_ok=True)
     np.savez(folder / "conf-het-1_wrangled_latents.npz", gt_s1_embeddings=held["truth"], z=held["z"])
@@ -47,7 +48,7 @@ def cryobench(checkout: Path, work: Path) -> None:
 
 
 def challenge(checkout: Path, work: Path) -> None:
-    """Map distances of the test maps that come with the code; distribution distances of its test matrix and of a larger one."""
+    """Distances of the test maps that come with the code; of distributions by its test matrix and by a larger one."""
     import numpy as np
     import torch
 
@@ -62,8 +63,10 @@ def challenge(checkout: Path, work: Path) -> None:
     truths = torch.load(data / "Ground_truth/test_maps_gt_flat_10.pt", weights_only=False).double()
     submission = torch.load(data / "dataset_2_submissions/submission_1000.pt", weights_only=False)
     maps = submission["volumes"].reshape(len(submission["volumes"]), -1).double()
-    config = {"data": {"n_pix": 16, "psize": 30.044, "mask": {"do": True, "volume": str(data / "Ground_truth/test_mask_bool.mrc")}},
-              "analysis": {"chunk_size_gt": 5, "chunk_size_submission": 4, "low_memory": {"do": True, "chunk_size_low_memory": 5},
+    mask = {"do": True, "volume": str(data / "Ground_truth/test_mask_bool.mrc")}
+    config = {"data": {"n_pix": 16, "psize": 30.044, "mask": mask},
+              "analysis": {"chunk_size_gt": 5, "chunk_size_submission": 4,
+                           "low_memory": {"do": True, "chunk_size_low_memory": 5},
                            "normalize": {"do": True, "method": "median_zscore"}}}
     found = {"truths": truths.reshape(-1, 16, 16, 16), "maps": maps.reshape(-1, 16, 16, 16)}
     for name, kind in (("l2", distances.L2DistanceNorm), ("corr", distances.Correlation), ("bioem", distances.BioEM3dDistance),
@@ -76,11 +79,12 @@ def challenge(checkout: Path, work: Path) -> None:
     found = {name: np.asarray(value) for name, value in found.items()}
     found |= _distributions(work / "test_matrix", *_test_matrix(data), pool=2, replicates=3)
     held = np.load(work / "inputs.npz")
-    found |= _distributions(work / "large_matrix", held["distance"], held["population"], held["submitted"], pool=5, replicates=30)
+    large = (held[name] for name in ("distance", "population", "submitted"))
+    found |= _distributions(work / "large_matrix", *large, pool=5, replicates=30)
     np.savez(work / "challenge.npz", **found)
 
 
-def _test_matrix(data: Path):  # noqa: ANN202
+def _test_matrix(data: Path):
     """Distances in the order of the motion and both populations of the challenge's own test."""
     import pickle
 
@@ -93,7 +97,7 @@ def _test_matrix(data: Path):  # noqa: ANN202
             held["user_submitted_populations"])
 
 
-def _distributions(folder: Path, distance, population, submitted, pool: int, replicates: int) -> dict:  # noqa: ANN001
+def _distributions(folder: Path, distance, population, submitted, pool: int, replicates: int) -> dict:
     """Their pipeline on a matrix whose rows are in the order of the motion."""
     import pickle
 
@@ -107,15 +111,17 @@ def _distributions(folder: Path, distance, population, submitted, pool: int, rep
     pd.DataFrame({"pc1": np.arange(len(population), dtype=float), "populations": population}).to_csv(folder / "metadata.csv")
     torch.save({"id": "parity"}, folder / "submission.pt")
     with (folder / "distances.pkl").open("wb") as file:
-        pickle.dump({"l2": {"cost_matrix": pd.DataFrame(np.array(distance, np.float64))}, "user_submitted_populations": submitted,
+        pickle.dump({"l2": {"cost_matrix": pd.DataFrame(np.array(distance, np.float64))},
+                     "user_submitted_populations": submitted,
                      "config": {"data": {"submission": {"fname": str(folder / "submission.pt")}}}}, file)
-    config = {"input_fname": str(folder / "distances.pkl"), "metrics": ["l2"], "gt_metadata_fname": str(folder / "metadata.csv"),
-              "n_replicates": replicates, "n_pool_microstate": pool, "replicate_fraction": 0.9, "cvxpy_solver": "ECOS",
+    config = {"input_fname": str(folder / "distances.pkl"), "metrics": ["l2"],
+              "gt_metadata_fname": str(folder / "metadata.csv"), "n_replicates": replicates,
+              "n_pool_microstate": pool, "replicate_fraction": 0.9, "cvxpy_solver": "ECOS",
               "optimal_q_kl": {"n_iter": 100000, "break_atol": 0.0001}, "output_fname": str(folder / "out.pkl")}
     each = run(config)["l2"]["replicates"]
     name = folder.name
-    keys = {"emd": ("EMD", "EMD_submitted"), "emd_best": ("EMD", "EMD_opt"), "kl": ("KL", "klpq_submitted"), "kl_back":
-            ("KL", "klqp_submitted"), "kl_best": ("KL", "klpq_opt"), "kl_back_best": ("KL", "klqp_opt")}
+    keys = {"emd": ("EMD", "EMD_submitted"), "emd_best": ("EMD", "EMD_opt"), "kl": ("KL", "klpq_submitted"),
+            "kl_back": ("KL", "klqp_submitted"), "kl_best": ("KL", "klpq_opt"), "kl_back_best": ("KL", "klqp_opt")}
     found = {f"{name}_{key}": np.array([float(each[i][part][entry]) for i in range(replicates)])
              for key, (part, entry) in keys.items()}
     return found | {f"{name}_distance": np.asarray(distance, np.float64), f"{name}_population": np.asarray(population),

@@ -86,11 +86,10 @@ def table(scores: ConformationScores) -> dict[str, Any]:
         "fsccc_states": scores.cross.state,
     }  # fmt: skip
     if near is not None:
-        made["neighbours"] = {
-            "particles": near.particles, "k": near.k, "similarity": near.similarity, "deviation": near.deviation,
-            "chance": near.chance, "information_imbalance": {
-                k: {"z_to_truth": one, "truth_to_z": other, "floor": floor} for k, (one, other, floor) in near.imbalance.items()},
-        }  # fmt: skip
+        imbalance = {k: {"z_to_truth": one, "truth_to_z": other, "floor": floor}
+                     for k, (one, other, floor) in near.imbalance.items()}
+        made["neighbours"] = {"particles": near.particles, "k": near.k, "similarity": near.similarity,
+                              "deviation": near.deviation, "chance": near.chance, "information_imbalance": imbalance}
     if scores.distributions is not None:
         found = scores.distributions
         made["challenge"] = {"box": found.box, "pool": found.pool} | {
@@ -122,8 +121,8 @@ def summary(scores: ConformationScores) -> str:
     else:
         lines += [f"neighbourhood similarity, {parts.OFFSETS} subsets of {near.particles:,} particles:"]
         shown = np.unique(np.abs(near.k - near.particles * np.array([[0.01], [0.05], [0.1]])).argmin(1))
-        lines += [f"  k = {near.k[i]:<4} {near.similarity[i]:6.2f} % ({near.deviation[i]:.2f}); by chance {near.chance[i]:.2f} %"
-                  for i in shown]
+        lines += [f"  k = {near.k[i]:<4} {near.similarity[i]:6.2f} % ({near.deviation[i]:.2f}); "
+                  f"by chance {near.chance[i]:.2f} %" for i in shown]
         lines += [f"information imbalance, k = {k}: z to truth {one:.4f}, truth to z {other:.4f} (0 foretells, 1 does not; "
                   f"truth to itself {floor:.4f})" for k, (one, other, floor) in near.imbalance.items()]
     if scores.distributions is not None:

@@ -61,8 +61,8 @@ def laid_on(moving: Landscape, reference: Landscape, apix: float) -> tuple[Lands
 class HalvesAgreement:
     """Wasserstein distances (root of the mean square over voxels in the mask, in the maps' units of density).
 
-    between: of the two runs. self_a, self_b: of two draws of one run. spread_a, spread_b: of a run and its mean map. ratio:
-    where ``between`` lies from what draws differ by (0) to no motion at all (1); NaN where nothing moves. mean_fsc: of the
+    between: of the two runs, over all pairs of draws. self_a, self_b: of two draws of one run. spread_a, spread_b: of a
+    run and its mean map. ratio: where ``between`` lies from what draws differ by (0) to no motion at all (1); NaN where nothing moves. mean_fsc: of the
     mean maps. motion_fsc: of matched maps' differences from their means. apix: Å/px of the maps compared.
     """
 
@@ -94,16 +94,18 @@ def compare_landscapes(a: Landscape, b: Landscape, mask: Tensor, apix: float) ->
     moving_a = (a.draws - mean_a) * weight
     moving_b = (b.draws - mean_b) * weight * scale
     unit = float(mask.sum())
-    between, plans = zip(*[_wasserstein(one, other, unit) for one, other in zip(moving_a, moving_b, strict=True)], strict=True)
+    pairs = [(one, other) for one in moving_a for other in moving_b]
+    between, plans = zip(*[_wasserstein(one, other, unit) for one, other in pairs], strict=True)
     self_a, self_b = (_wasserstein(each[0], each[1], unit)[0] for each in (moving_a, moving_b))
     spread_a, spread_b = (float((each.double().square().sum() / each.shape[0] / each.shape[1] / unit).sqrt())
                           for each in (moving_a, moving_b))
     distance = float(np.mean(np.square(between)) ** 0.5)
     floor, ceiling = _root_mean(self_a, self_b), _root_mean(spread_a, spread_b)
     ratio = float(np.clip((distance - floor) / (ceiling - floor), 0, 1)) if ceiling > floor else float("nan")
-    matched = torch.cat([other[plan.argmax(1)] for other, plan in zip(moving_b, plans, strict=True)])
+    once = zip(pairs[::3], plans[::3], strict=True)  # each draw: first with first, second with second
+    matched = [(one, other[plan.argmax(1)]) for (one, other), plan in once]
     return HalvesAgreement(distance, self_a, self_b, spread_a, spread_b, ratio, fsc_curve(mean_a, mean_b, mask),
-                           pooled_curve(moving_a.flatten(0, 1), matched), apix)
+                           pooled_curve(*(torch.cat(each) for each in zip(*matched, strict=True))), apix)
 
 
 def _root_mean(a: float, b: float) -> float:

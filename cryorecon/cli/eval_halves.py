@@ -24,7 +24,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_a", type=Path, help="output folder of a training run")
     parser.add_argument("run_b", type=Path, help="another, of the same box and pixel size")
     parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="(default: RUN_A/halves)")
-    parser.add_argument("-k", "--maps", type=int, default=100, metavar="K", help="maps in a draw; four are drawn (default: 100)")
+    parser.add_argument("-k", "--maps", type=int, default=100, metavar="K", help="in a draw; four are drawn (default: 100)")
     parser.add_argument("--box", type=int, metavar="PX", help="to which maps are Fourier-cropped (default: 48, or the runs')")
     parser.add_argument("--mask", type=Path, metavar="MRC", help="on the runs' box, in A's frame (default: a soft sphere)")
     parser.add_argument("--align", action=argparse.BooleanOptionalAction, help="lay B on A: rotation, shift and hand "

@@ -150,7 +150,7 @@ def _likeliest(spread: np.ndarray, weight: np.ndarray) -> np.ndarray:
     for _ in range(KL_ITERATIONS):
         gradient = (weight / (spread @ q)) @ spread
         q = gradient * q
-        if np.minimum(np.abs(gradient - 1), np.abs(gradient)).max() <= KL_TOLERANCE:
+        if ((np.abs(gradient - 1) <= KL_TOLERANCE + 1e-5) | (np.abs(gradient) <= KL_TOLERANCE)).all():  # numpy.isclose's two
             break
     return q
 
