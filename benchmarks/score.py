@@ -56,12 +56,13 @@ def score(z: "np.ndarray", decode: Decode, truth: Truth) -> common.Table:
     """
     import torch
 
-    from cryorecon.analysis.states import representatives, score_states
+    from cryorecon.analysis.states import representatives, score_states, state_maps
 
     chosen = z[representatives(z, truth.state)[2]]
     maps = {row.tobytes(): density for row, density in zip(chosen, decode(chosen), strict=True)}
-    found = score_states(z, truth.state, truth.coordinate, lambda rows: torch.stack([maps[r.tobytes()] for r in rows]),
-                         lambda number: truth.maps[number])
+    held = state_maps(z, truth.state, lambda rows: torch.stack([maps[row.tobytes()] for row in rows]),
+                      lambda number: truth.maps[number])
+    found = score_states(z, truth.state, truth.coordinate, held)
     return {"spearman": float(found.spearman[0, 0]), "auc": float(found.auc.mean()), "auc_std": float(found.auc.std()),
             "difference_maps": found.difference}
 

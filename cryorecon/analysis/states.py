@@ -7,12 +7,28 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
+from tqdm import tqdm
 
 from cryorecon.analysis.latent import fit_pca, nearest_particles
 from cryorecon.errors import InputError
-from cryorecon.metrics.fsc import difference_map_correlation, per_conformation_auc
+from cryorecon.metrics.fsc import FSCCurve, auc, cryobench_curve, difference_map_correlation
 
 Decode = Callable[[np.ndarray], Tensor]  # z (n, d) -> maps (n, D, D, D)
+
+
+@dataclass(frozen=True)
+class StateMaps:
+    """Of S conformations that have particles.
+
+    state: ``(S,)`` their numbers. count: ``(S,)`` particles. particle: ``(S,)``, the one whose z stands for the state.
+    maps, truths: ``(S, D, D, D)``, the run's map at that z and the true one.
+    """
+
+    state: np.ndarray
+    count: np.ndarray
+    particle: np.ndarray
+    maps: Tensor
+    truths: Tensor
 
 
 @dataclass(frozen=True)
@@ -20,14 +36,16 @@ class StateScores:
     """Of S conformations that have particles.
 
     state: ``(S,)`` their numbers. count: ``(S,)`` particles. particle: ``(S,)``, the one whose z stands for the state.
-    auc: ``(S,)``, CryoBench's area under the FSC. spearman: ``(q, d)``, |rho| of each true coordinate with each principal
-    component of z. difference: mean correlation of the states' difference maps; NaN for one state.
+    auc: ``(S,)``, CryoBench's area under the FSC. curves: that FSC, S of them. spearman: ``(q, d)``, |rho| of each true
+    coordinate with each principal component of z. difference: mean correlation of the states' difference maps; NaN for one
+    state.
     """
 
     state: np.ndarray
     count: np.ndarray
     particle: np.ndarray
     auc: np.ndarray
+    curves: list[FSCCurve]
     spearman: np.ndarray
     difference: float
 
@@ -37,35 +55,56 @@ def representatives(z: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.nd
 
     z ``(N, d)``, state ``(N,)``. Nothing is fitted to maps: the truth only says which particles are of one kind.
     """
-    found, owner, count = np.unique(state, return_inverse=True, return_counts=True)
-    mean = np.stack([z[owner == i].mean(0, dtype=np.float64) for i in range(len(found))])
+    found, count, mean = state_means(z, state)
     return found, count, nearest_particles(z, mean)
 
 
-def score_states(z: np.ndarray, state: np.ndarray, coordinate: np.ndarray, decode: Decode,
-                 truth: Callable[[int], Tensor], mask: Tensor | None = None) -> StateScores:
-    """Scores of latents ``z (N, d)`` and the maps that ``decode`` makes of them.
+def state_means(z: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each state ``(S,)`` its number, its particles' count, and their mean latent ``(S, d)``."""
+    found, owner, count = np.unique(state, return_inverse=True, return_counts=True)
+    order = np.argsort(owner, kind="stable")
+    members = np.split(order, np.cumsum(count)[:-1])
+    mean = np.stack([z[rows].mean(0, dtype=np.float64) for rows in members])
+    return found, count, mean
 
-    state: ``(N,)`` of each particle. coordinate: ``(S, q)``, where each state lies along its motions. truth: number of a
-    state -> its true map ``(D, D, D)``. mask: ``(D, D, D)``, multiplies both.
 
-    Raises
-    ------
-    InputError: numbers of particles differ, or a state has no coordinate.
+def state_maps(z: np.ndarray, state: np.ndarray, decode: Decode, truth: Callable[[int], Tensor]) -> StateMaps:
+    """The map of each state of latents ``z (N, d)`` and its true map; state ``(N,)``, truth: number -> ``(D, D, D)``."""
+    found, count, particle = representatives(z, state)
+    progress = tqdm(particle, desc="states", unit="map", disable=None, leave=False)
+    maps = torch.cat([decode(z[[index]]) for index in progress])
+    return StateMaps(found, count, particle, maps, torch.stack([truth(int(number)) for number in found]))
+
+
+def score_states(z: np.ndarray, state: np.ndarray, coordinate: np.ndarray, held: StateMaps,
+                 mask: Tensor | None = None) -> StateScores:
+    """Scores of latents ``z (N, d)`` and of the maps of their states.
+
+    state: ``(N,)`` of each particle. coordinate: ``(S, q)``, where each state lies along its motions. mask: ``(D, D, D)``,
+    multiplies maps and truths.
     """
+    curves = [cryobench_curve(a, b, mask) for a, b in zip(held.maps, held.truths, strict=True)]
+    difference = difference_map_correlation(held.maps, held.truths, mask) if len(held.state) > 1 else float("nan")
+    return StateScores(held.state, held.count, held.particle, np.array([auc(curve) for curve in curves]), curves,
+                       rank_correlations(z, coordinate[state]), difference)
+
+
+def rank_correlations(z: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
+    """|Spearman's rho| ``(q, d)`` of each of the particles' true coordinates ``(N, q)`` with each principal component of
+    ``z (N, d)``; NaN where either is constant."""
+    components = fit_pca(z).project(z)
+    moving = np.ptp(coordinate, axis=0) > 0
+    rho = np.full((coordinate.shape[1], z.shape[1]), np.nan)
+    for i in np.flatnonzero(moving):
+        for j in np.flatnonzero(np.ptp(components, axis=0) > 0):
+            rho[i, j] = abs(spearmanr(coordinate[:, i], components[:, j]).statistic)
+    return rho
+
+
+def check_truth(z: np.ndarray, state: np.ndarray, coordinate: np.ndarray) -> None:
+    """Raise InputError unless each particle of ``z (N, d)`` has a ``state (N,)``, and each state a ``coordinate (S, q)``."""
     if len(z) != len(state):
         raise InputError(f"expected the true states of the run's {len(z)} particles, found {len(state)}; the truth belongs to "
                          "other particles")
     if int(state.max()) >= len(coordinate):
         raise InputError(f"expected a coordinate of each state up to {int(state.max())}, found {len(coordinate)}")
-    found, count, particle = representatives(z, state)
-    maps = torch.cat([decode(z[[index]]) for index in particle])
-    truths = torch.stack([truth(int(number)) for number in found])
-    components = fit_pca(z).project(z)
-    moving = np.ptp(coordinate[state], axis=0) > 0
-    rho = np.full((coordinate.shape[1], z.shape[1]), np.nan)
-    for i in np.flatnonzero(moving):
-        for j in np.flatnonzero(np.ptp(components, axis=0) > 0):
-            rho[i, j] = abs(spearmanr(coordinate[state, i], components[:, j]).statistic)
-    difference = difference_map_correlation(maps, truths, mask) if len(found) > 1 else float("nan")
-    return StateScores(found, count, particle, per_conformation_auc(maps, truths, mask).numpy(), rho, difference)

@@ -45,7 +45,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "eval_fsc": "Fourier shell correlation of two maps, with resolution",
         "eval_images": "how well each image fits its own prediction",
         "eval_poses": "estimated poses against reference ones: rotation and shift errors",
-        "eval_states": "a run's maps against the true conformations of a simulation",
+        "eval_conformation": "a run's conformations against the true ones of a simulation",
+        "eval_halves": "whether two runs, on half the data each, find one landscape",
     },
     "Convert": {
         "parse_pose_star": "poses from a RELION star file",

@@ -146,6 +146,30 @@ def cryobench_curve(a: Tensor, b: Tensor, mask: Tensor | None = None, mask_name:
     return _curve(a, b, mask, "cryobench", mask_name)
 
 
+def pooled_curve(maps: Tensor, others: Tensor) -> FSCCurve:
+    """FSC of many pairs of maps ``(S, D, D, D)`` at once, in shells of rounded ``|k|``: products and powers are summed over
+    pairs before they are divided, so that a pair of much power says more.
+
+    Raises
+    ------
+    InputError: shapes differ or are not cubes.
+    """
+    if len(maps) != len(others):
+        raise InputError(f"FSC: expected as many maps on either side, found {len(maps)} and {len(others)}")
+    box = _check([*(one.shape for one in maps), *(one.shape for one in others)])
+    shells = _shells(box, "rounded", maps.device)
+    cross, left, right = (torch.zeros(shells.size, dtype=torch.float64, device=maps.device) for _ in range(3))
+    for a, b in zip(maps, others, strict=True):
+        first, second = _spectrum(a, None), _spectrum(b, None)
+        cross += _sum((first * second.conj()).real.double(), shells)
+        left += _sum(first.abs().double() ** 2, shells)
+        right += _sum(second.abs().double() ** 2, shells)
+    power = left * right
+    value = torch.where(power > 0, cross / power.clamp(min=torch.finfo(torch.float64).tiny).sqrt(), 0.0)
+    value[0] = 1.0
+    return FSCCurve(shells.frequency, value, "rounded", "applied before")
+
+
 def auc(curve: FSCCurve) -> float:
     """Area under the curve by trapezoids over cycles per pixel, unnormalised.
 
@@ -219,27 +243,43 @@ def cross_conformation(maps: Tensor, others: Tensor | None = None, mask: Tensor 
     identical maps is ``(D / 2 - 1) / D``. Normalised per shell and weighted by the trapezoid, the spectra of all maps
     need one matrix product.
     """
-    rows = _area_features(maps, mask)
-    columns = rows if others is None else _area_features(others, mask)
     box = maps.shape[-1]
-    if others is not None:
-        _check([maps.shape[1:], others.shape[1:]])
-    return 0.5 / box + (rows @ columns.T).double()  # entry 0, which is 1 for every pair, has half a step's weight
-
-
-def _area_features(maps: Tensor, mask: Tensor | None) -> Tensor:
-    """Rows ``(S, 2 P)`` whose inner products are FSC areas without entry 0."""
-    box = _check(density.shape for density in maps)
-    shells = _shells(box, "cryobench", maps.device)
-    step = torch.full((shells.size,), 1 / box, dtype=torch.float64, device=maps.device)
+    step = torch.full((box // 2,), 1 / box, dtype=torch.float64, device=maps.device)
     step[-1] /= 2
+    return 0.5 / box + _weighted_fsc(maps, others, mask, "cryobench", step)  # entry 0, 1 for every pair: half a step
+
+
+def mean_fsc(maps: Tensor, others: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    """Matrix ``(S, S')`` float64 of the mean FSC over the shells 1 to ``D // 2`` of rounded ``|k|``, of all pairs of maps.
+
+    1 minus it is the Flatiron challenge's distance ``fsc``. Arguments as of :func:`cross_conformation`.
+    """
+    size = maps.shape[-1] // 2
+    weight = torch.full((size + 1,), 1 / size, dtype=torch.float64, device=maps.device)
+    weight[0] = 0
+    return _weighted_fsc(maps, others, mask, "rounded", weight)
+
+
+def _weighted_fsc(maps: Tensor, others: Tensor | None, mask: Tensor | None, convention: Convention, weight: Tensor) -> Tensor:
+    """Sum over shells of ``weight (S,)`` times the FSC, of all pairs of maps."""
+    rows = _shell_features(maps, mask, convention, weight)
+    if others is None:
+        return (rows @ rows.T).double()
+    _check([maps.shape[1:], others.shape[1:]])
+    return (rows @ _shell_features(others, mask, convention, weight).T).double()
+
+
+def _shell_features(maps: Tensor, mask: Tensor | None, convention: Convention, shell_weight: Tensor) -> Tensor:
+    """Rows ``(S, 2 P)`` whose inner products are the weighted sums of FSC values."""
+    box = _check(density.shape for density in maps)
+    shells = _shells(box, convention, maps.device)
     inside = shells.index < shells.size
     index, weight = shells.index[inside], shells.weight[inside]
     rows = []
     for density in maps:
         spectrum = _spectrum(density, mask)
         norm = _sum(spectrum.abs().double() ** 2, shells)
-        scale = torch.where(norm > 0, step / norm.clamp(min=torch.finfo(torch.float64).tiny), 0.0).sqrt()
+        scale = torch.where(norm > 0, shell_weight / norm.clamp(min=torch.finfo(torch.float64).tiny), 0.0).sqrt()
         row = spectrum[inside] * (scale[index] * weight.sqrt()).to(density.dtype)
         rows.append(torch.view_as_real(row).flatten())
     return torch.stack(rows)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryorecon.data.mrc import read_volume
 from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid
 from cryorecon.training import build
@@ -46,6 +47,20 @@ class Trained:
         with torch.no_grad():
             maps = self.volume.density(z.to(self.grid.device))
             return torch.stack([symmetrise(one, self.config.symmetry) for one in maps]).cpu()
+
+    def mask(self, path: str | Path) -> Tensor:
+        """A mask ``(D, D, D)`` for these maps, read from a file.
+
+        Raises
+        ------
+        InputError: no map, one of another box, or one that leaves nothing.
+        """
+        array, _ = read_volume(path)
+        if array.shape[-1] != self.grid.box:
+            raise InputError(f"{path}: expected a mask of {self.grid.box}^3, the run's box, found {array.shape[-1]}^3")
+        if not array.max() > 0:
+            raise InputError(f"{path}: expected a mask that leaves something, found no voxel above 0")
+        return torch.from_numpy(array)
 
 
 def load_run(path: str | Path, epoch: int | None = None, device: str = "auto") -> Trained:

@@ -379,15 +379,15 @@ def test_eval_vol_of_text(run, tmp_path, capsys):
     assert "z.txt: expected numbers" in error_of(capsys, "eval_vol", run, "--zfile", tmp_path / "z.txt", "-o", tmp_path / "v")
 
 
-def test_eval_states_without_a_truth_of_these_particles(run, tmp_path, capsys):
-    assert "truth.npz: expected the truth" in error_of(capsys, "eval_states", run, "--truth", tmp_path / "truth.npz")
+def test_eval_conformation_without_a_truth_of_these_particles(run, tmp_path, capsys):
+    assert "truth.npz: expected the truth" in error_of(capsys, "eval_conformation", run, "--truth", tmp_path / "truth.npz")
     np.savez(tmp_path / "truth.npz", state=np.zeros(7, int))
-    assert "found no coordinate" in error_of(capsys, "eval_states", run, "--truth", tmp_path / "truth.npz")
+    assert "found no coordinate" in error_of(capsys, "eval_conformation", run, "--truth", tmp_path / "truth.npz")
     np.savez(tmp_path / "truth.npz", state=np.zeros(7, int), coordinate=np.zeros((1, 1)))
-    assert "found 7" in error_of(capsys, "eval_states", run, "--truth", tmp_path / "truth.npz")
+    assert "found 7" in error_of(capsys, "eval_conformation", run, "--truth", tmp_path / "truth.npz")
     np.savez(tmp_path / "truth.npz", state=np.zeros(40, int), coordinate=np.zeros((1, 1)))
-    assert "state_00.mrc" in error_of(capsys, "eval_states", run, "--truth", tmp_path / "truth.npz")
-    assert not list(run.glob("states*"))
+    assert "state_00.mrc" in error_of(capsys, "eval_conformation", run, "--truth", tmp_path / "truth.npz")
+    assert not list(run.glob("conformation*"))
 
 
 def test_eval_images_of_another_kind(run, tmp_path, capsys):

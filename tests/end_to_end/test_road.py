@@ -37,10 +37,11 @@ def test_the_run_directory_holds_what_it_promises(run):
 
 def test_z_follows_the_hinge_and_maps_the_states(run, simulation, tmp_path, capsys):
     truth = str(simulation / "truth.npz")
-    assert main(["eval_states", str(run), "--truth", truth, "-o", str(tmp_path), "--device", "cpu"]) == 0
+    assert main(["eval_conformation", str(run), "--truth", truth, "-o", str(tmp_path), "-n", "10", "-k", "10", "--device",
+                 "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "FSC-AUC" in printed
-    found = json.loads((tmp_path / "states.json").read_text())
+    found = json.loads((tmp_path / "conformation.json").read_text())
     assert found["states"] == [0, 1, 2, 3, 4]
     assert sum(found["particles"]) == 300
     assert found["spearman_pc1"] >= 0.8
