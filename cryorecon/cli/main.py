@@ -32,7 +32,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "train_vae": "conformations: a latent coordinate for each particle and a map for each coordinate",
     },
     "Look": {
-        "analyze": "principal components, clusters, trajectories and pictures of a run",
+        "analyze": "clusters, states, free energies, ways through them, what vouches for them; a report",
         "serve": "the report with a map decoded at any particle you click",
         "select": "choose particles by cluster, latent coordinates or fit, for the next program",
         "eval_vol": "maps at given latent coordinates",
