@@ -62,7 +62,7 @@ def agreement(curve: np.ndarray) -> slice:
 
 def cluster_maps(problem: Problem, state: State, labels: np.ndarray, folder: Path, decoded: list[Path],
                  name: str) -> Iterator[ClusterMap | None]:
-    """Backproject the particles of each cluster of ``labels (particles,)``; None where there are too few.
+    """Backproject the particles of each cluster of ``labels (particles,)``, -1 of none; None where there are too few.
 
     Writes ``half_maps/cluster_001_a.mrc``, ``_b.mrc`` into ``folder``. decoded: the decoder's map of each cluster, or none.
     name: of the progress bar.
@@ -78,7 +78,7 @@ def cluster_maps(problem: Problem, state: State, labels: np.ndarray, folder: Pat
             yield None
             continue
         if whole is None:
-            whole = _halves(problem, state, pose, torch.arange(len(of_image)))
+            whole = _halves(problem, state, pose, torch.from_numpy(np.flatnonzero(of_image >= 0)))
         halves = _halves(problem, state, pose, rows)
         for half, letter in zip(halves, "ab", strict=True):
             path = folder / "half_maps" / f"cluster_{cluster + 1:03d}_{letter}.mrc"

@@ -6,21 +6,36 @@ from typing import Any
 
 import numpy as np
 
+from cryorecon.data.cryodrgn_files import read_indices
 from cryorecon.data.files import require_file
 from cryorecon.errors import InputError
 
+IND = "ind.npy"  # in an analysis's folder: the particles that it is of
 
-def by_cluster(labels: np.ndarray, wanted: list[int]) -> np.ndarray:
-    """Particles of the ``wanted`` clusters; labels ``(N,)`` from 0.
+
+def analysed(folder: Path, particles: int) -> np.ndarray:
+    """Rows of the run's ``particles`` that an analysis is of, ``(m,)``: all, unless it was made with ``--ind``.
+
+    Raises
+    ------
+    InputError: a list that is not of this run.
+    """
+    path = folder / IND
+    return read_indices(path, particles) if path.is_file() else np.arange(particles)
+
+
+def by_cluster(labels: np.ndarray, wanted: list[int], option: str = "--cluster") -> np.ndarray:
+    """Particles of the ``wanted`` clusters, counted from 1 as report, pictures and names of maps count; labels ``(N,)`` from 0.
+    ``option`` begins errors.
 
     Raises
     ------
     InputError: a cluster that isn't there.
     """
-    missing = sorted(set(wanted) - set(labels.tolist()))
+    missing = sorted(set(wanted) - set((labels + 1).tolist()))
     if missing:
-        raise InputError(f"--cluster: expected clusters from 0 to {int(labels.max())}, found {', '.join(map(str, missing))}")
-    return np.isin(labels, wanted)
+        raise InputError(f"{option}: expected numbers from 1 to {int(labels.max()) + 1}, found {', '.join(map(str, missing))}")
+    return np.isin(labels + 1, wanted)
 
 
 def by_range(values: np.ndarray, low: float, high: float) -> np.ndarray:

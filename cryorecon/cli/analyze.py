@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cryorecon.training.build import Problem
-    from cryorecon.training.train import State
+    import numpy as np
+
+    from cryorecon.analysis.explore import Findings
+    from cryorecon.data.stack import ParticleStack
+    from cryorecon.report.page import Section
     from cryorecon.training.trained import Trained
 
 
@@ -32,6 +35,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pc", type=int, default=2, metavar="N", help="principal components to walk (default: 2)")
     parser.add_argument("--anchors", type=int, nargs="+", metavar="N",
                         help="particles, from 0, that ways lead through (default: two at the far ends of z)")
+    parser.add_argument("--ind", metavar="FILE", help="some particles alone (.pkl, .npy, .txt: rows of z); all numbers in what "
+                        "is written are then positions in this list, which is kept as ind.npy; `select` knows it")
     parser.add_argument("--Apix", "--apix", type=float, metavar="Å", help="pixel size of the maps (default: the run's)")
     parser.add_argument("--skip-vol", action="store_true", help="no maps: latents and pictures only")
     parser.add_argument("--skip-half-maps", action="store_true", help="don't backproject the clusters' particles")
@@ -52,56 +57,44 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.analysis.distribution import distribution
     from cryorecon.analysis.explore import embed_umap, explore, write_summary
     from cryorecon.analysis.history import read_history
-    from cryorecon.analysis.latent import check_latents
     from cryorecon.analysis.trajectories import write_series
-    from cryorecon.analysis.vouch import vouch
     from cryorecon.analysis.walks import walks
     from cryorecon.errors import InputError
     from cryorecon.report import evidence_sections as evidence
     from cryorecon.report.analysis_page import make_explorer, write_analysis
-    from cryorecon.report.chimerax import write_series_script
     from cryorecon.training.trained import load_run
 
     if args.Apix is not None and args.Apix <= 0:
         raise InputError(f"--Apix: expected a pixel size above 0 Å, found {args.Apix}")
     model = load_run(args.run, args.epoch, args.device)
-    z, epoch = model.z, model.epoch
-    if z.shape[1] == 0:
-        raise InputError(f"{args.run}: expected a run with latents, found one structure; eval_vol writes its map")
-    check_latents(z, f"{args.run}/z.{epoch}.npy")
-    apix = float(model.apix if args.Apix is None else args.Apix)
+    epoch, apix = model.epoch, float(model.apix if args.Apix is None else args.Apix)
+    folder = args.outdir if args.outdir is not None else args.run / f"analyze.{epoch}"
+    rows = _rows(args, model)
+    z, likelihood = model.z[rows], model.directory.likelihood(epoch)
     decode = None if args.skip_vol else lambda point: model.density(point[None])[0]
 
-    folder = args.outdir if args.outdir is not None else args.run / f"analyze.{epoch}"
     found = explore(z, folder, decode, apix, args.ksample, args.pc, seed=args.seed)
-    states = distribution(z, model.directory.likelihood(epoch), found.pca, folder, args.states, args.seed)
+    print("states, densities and ways", file=sys.stderr)
+    states = distribution(z, None if likelihood is None else likelihood[rows], found.pca, folder, args.states, args.seed)
     ways = walks(z, states, found.pca, folder, decode, apix, args.anchors, seed=args.seed)
     of_states = [] if decode is None else write_series(folder / states.name, decode, z[states.nearest], apix, "maps of states")
     found.files.update(states.files)
-    series = [*evidence.walk_series(ways), *([evidence.states_series(states, z, of_states)] if of_states else [])]
-    sections = [evidence.distribution_section(states, found.pca, ways, folder)]
-    opened = _particles(model, args.device)
-    if opened is not None:
-        asked = {found.clusters_name: (found.clusters.labels, found.cluster_maps), states.name: (states.labels, of_states)}
-        vouched = vouch(*opened, found.coordinates, {} if args.skip_half_maps else asked, folder, args.seed)
-        found.files.update(vouched.files)
-        sections += evidence.vouched_sections(vouched, apix, folder)
-        for line in vouched.leakage.warnings():
-            print(f"cryorecon: warning: {line}", file=sys.stderr)
-    for maps, path in [(found.cluster_maps, False), *((one, True) for one in found.path_maps), (of_states, False),
-                       *((way.maps, True) for way in ways)]:
-        if maps:
-            write_series_script(maps[0].parent, maps, morph=path)
-    found.files["*/chimerax.cxc"] = "opens that folder's maps in ChimeraX, at one level, as a slider or a morph"
+    _keep_rows(args, folder, rows)
+    _chimerax(found, [(of_states, False), *((way.maps, True) for way in ways)])
 
+    print("what the particles say", file=sys.stderr)
+    clusterings = {found.clusters_name: (found.clusters.labels, found.cluster_maps), states.name: (states.labels, of_states)}
+    sections, stack = _evidence(args, model, found, rows, {} if args.skip_half_maps else clusterings)
     embedded = embed_umap(z, folder, args.seed) if args.umap else None
     facts = {"command": shlex.join(["cryorecon", *sys.argv[1:]]), "run": str(args.run.resolve()), "epoch": str(epoch),
              "pixel size": f"{apix:g} Å", "seed": str(args.seed), "cryorecon": __version__,
              "torch": torch.__version__, "numpy": np.__version__}
-    select = shlex.join(["cryorecon", "select", str(args.run), str(epoch), "--lasso", "selection.json", "-o", "chosen"])
-    explorer = make_explorer(found, z, select, embedded, None if opened is None else opened[0].stack, series)
+    elsewhere = [] if args.outdir is None else ["--analysis", str(args.outdir)]
+    select = ["cryorecon", "select", str(args.run), str(epoch), *elsewhere, "--lasso", "selection.json", "-o", "chosen"]
+    series = [*evidence.walk_series(ways), *([evidence.states_series(states, z, of_states)] if of_states else [])]
     page = write_analysis(found, read_history(args.run / "metrics.jsonl"), apix, f"{args.run.resolve().name}, epoch {epoch}",
-                          facts, explorer, sections)
+                          facts, make_explorer(found, z, shlex.join(select), embedded, stack, series),
+                          [evidence.distribution_section(states, found.pca, ways, folder), *sections])
     write_summary(found, {"run": str(args.run), "epoch": epoch, "apix": apix, "version": __version__,
                           "states": len(states.mixture), "occupancies": states.occupancy.round(5).tolist(),
                           "occupancy_errors": states.error.round(5).tolist()})
@@ -112,15 +105,59 @@ def main(args: argparse.Namespace) -> None:
     print(f"maps, arrays and pictures: {folder}\npage: {page}")
 
 
-def _particles(model: "Trained", device: str) -> "tuple[Problem, State] | None":
-    """The run with its particles; None, with a warning, where their files are gone."""
+def _rows(args: argparse.Namespace, model: "Trained") -> "np.ndarray":
+    """Which particles are looked at; :class:`InputError` where there are no latents, or some that are not finite."""
+    import numpy as np
+
+    from cryorecon.analysis.latent import check_latents
+    from cryorecon.data.cryodrgn_files import read_indices
+    from cryorecon.errors import InputError
+
+    if model.z.shape[1] == 0:
+        raise InputError(f"{args.run}: expected a run with latents, found one structure; eval_vol writes its map")
+    rows = np.arange(len(model.z)) if args.ind is None else read_indices(args.ind, len(model.z))
+    check_latents(model.z[rows], f"{args.run}/z.{model.epoch}.npy")
+    return rows
+
+
+def _keep_rows(args: argparse.Namespace, folder: Path, rows: "np.ndarray") -> None:
+    """Write ``ind.npy`` where only some particles were looked at."""
+    from cryorecon.analysis.explore import write_array
+    from cryorecon.analysis.selection import IND
+
+    (folder / IND).unlink(missing_ok=True)
+    if args.ind is not None:
+        write_array(folder / IND, rows)
+
+
+def _chimerax(found: "Findings", more: "list[tuple[list[Path], bool]]") -> None:
+    """A script beside every series of maps; with each of ``more``, whether it is a path."""
+    from cryorecon.report.chimerax import write_series_script
+
+    for maps, path in [(found.cluster_maps, False), *((one, True) for one in found.path_maps), *more]:
+        if maps:
+            write_series_script(maps[0].parent, maps, morph=path)
+            found.files["*/chimerax.cxc"] = "opens that folder's maps in ChimeraX, at one level, as a slider or a morph"
+
+
+def _evidence(args: argparse.Namespace, model: "Trained", found: "Findings", rows: "np.ndarray",
+              clusterings: "dict[str, tuple[np.ndarray, list[Path]]]") -> "tuple[list[Section], ParticleStack | None]":
+    """What the particles say, and the particles; nothing, with a warning, where their files are gone."""
+    import sys
     import warnings
 
+    from cryorecon.analysis.vouch import vouch
     from cryorecon.errors import InputError
+    from cryorecon.report.evidence_sections import vouched_sections
     from cryorecon.training.evaluate import reopened
 
     try:
-        return reopened(model.directory, model.epoch, device)
+        problem, state = reopened(model.directory, model.epoch, args.device)
     except InputError as error:
         warnings.warn(f"no half maps, leakage and particle images: {error}", stacklevel=2)
-        return None
+        return [], None
+    vouched = vouch(problem, state, found.coordinates, clusterings, found.folder, args.seed, rows)
+    found.files.update(vouched.files)
+    for line in vouched.leakage.warnings():
+        print(f"cryorecon: warning: {line}", file=sys.stderr)
+    return vouched_sections(vouched, problem.grid.apix, found.folder), problem.stack.of_particles(rows)

@@ -24,9 +24,11 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("epoch", type=int, nargs="?", help="epoch (default: the last one saved)")
     parser.add_argument("-o", "--out", required=True, metavar="OUT", help="the outputs' name without its ending")
     group = parser.add_argument_group("criteria")
-    group.add_argument("--cluster", type=_numbers, metavar="N,N,...", help="clusters of `analyze`, from 0")
+    group.add_argument("--cluster", type=_numbers, metavar="N,N,...", help="clusters of `analyze`, from 1 as its report counts")
+    group.add_argument("--state", type=_numbers, metavar="N,N,...", help="states of its Gaussian mixture, likewise")
     group.add_argument("--analysis", type=Path, metavar="DIR",
-                       help="folder that analyze wrote, for --cluster (default: RUN/analyze.EPOCH)")
+                       help="folder that analyze wrote: its clusters, and of an analysis of some particles (--ind) these alone "
+                       "(default: RUN/analyze.EPOCH)")
     group.add_argument("--z-range", type=_range, action="append", default=[], metavar="AXIS=LOW:HIGH",
                        help="along an axis, pc1 or z1 say; either end may be left out; may be repeated")
     group.add_argument("--lasso", metavar="JSON", help="selection.json of the report: "
@@ -46,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
     """
     import numpy as np
 
-    from cryorecon.analysis.latent import fit_pca
+    from cryorecon.analysis.selection import analysed
     from cryorecon.data.convert import filter_rows
     from cryorecon.data.cryodrgn_files import read_indices
     from cryorecon.data.files import refuse_input
@@ -54,15 +56,17 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.errors import InputError
     from cryorecon.training.trained import load_run
 
-    if args.cluster is None and not args.z_range and args.lasso is None and args.loss_percentile is None:
-        raise InputError("expected a criterion, found none; give --cluster, --z-range, --lasso or --loss-percentile")
+    if all(one in (None, []) for one in (args.cluster, args.state, args.z_range, args.lasso, args.loss_percentile)):
+        raise InputError("expected a criterion, found none; give --cluster, --state, --z-range, --lasso or --loss-percentile")
     run = load_run(args.run, args.epoch, "cpu")
     if run.z.shape[1] == 0:
         raise InputError(f"{args.run}: expected a run with latents, found one structure")
-    chosen = np.logical_and.reduce(_masks(args, run, fit_pca(run.z).project(run.z)))
-    rows = np.flatnonzero(~chosen if args.invert else chosen)
+    folder = args.analysis or args.run / f"analyze.{run.epoch}"
+    among = analysed(folder, len(run.z))
+    chosen = np.logical_and.reduce(_masks(args, run, folder, among))
+    rows = among[~chosen if args.invert else chosen]
     if not len(rows):
-        raise InputError(f"{args.run}: expected particles that meet the criteria, found none of {len(run.z):,}")
+        raise InputError(f"{args.run}: expected particles that meet the criteria, found none of {len(among):,}")
     positions = rows if run.config.ind is None else read_indices(run.config.ind)[rows]
     given = Path(run.config.particles)
     table = next((ending for ending in (".star", ".cs") if given.name.removesuffix(".gz").endswith(ending)), None)
@@ -75,37 +79,41 @@ def main(args: argparse.Namespace) -> None:
     print(f"{len(rows):,} of {len(run.z):,} particles: {', '.join(map(str, outputs))}")
 
 
-def _masks(args: argparse.Namespace, run: "Trained", coordinates: "np.ndarray") -> "list[np.ndarray]":
-    """Which particles meet each criterion, ``(N,)`` booleans."""
+def _masks(args: argparse.Namespace, run: "Trained", folder: Path, among: "np.ndarray") -> "list[np.ndarray]":
+    """Which of the particles ``among`` those of the run meet each criterion, booleans."""
     import numpy as np
 
     from cryorecon.analysis import selection
+    from cryorecon.analysis.latent import fit_pca
     from cryorecon.training.evaluate import image_fits
 
+    z = run.z[among]
+    coordinates = fit_pca(z).project(z)
     masks = []
-    if args.cluster is not None:
-        folder = args.analysis or args.run / f"analyze.{run.epoch}"
-        masks.append(selection.by_cluster(_labels(folder, len(run.z)), args.cluster))
+    for option, kind, wanted in (("--cluster", "kmeans", args.cluster), ("--state", "gmm", args.state)):
+        if wanted is not None:
+            masks.append(selection.by_cluster(_labels(folder, kind, len(z)), wanted, option))
     for name, low, high in args.z_range:
-        masks.append(selection.by_range(selection.axis(name, run.z, coordinates), low, high))
+        masks.append(selection.by_range(selection.axis(name, z, coordinates), low, high))
     if args.lasso is not None:
-        masks.append(selection.by_selection_file(args.lasso, run.z, coordinates))
+        masks.append(selection.by_selection_file(args.lasso, z, coordinates))
     if args.loss_percentile is not None:
         fits = image_fits(run.directory, run.epoch, args.device)
         count = np.bincount(fits.particle)
-        masks.append(selection.by_percentile(np.bincount(fits.particle, fits.energy) / count, *args.loss_percentile))
+        loss = (np.bincount(fits.particle, fits.energy) / count)[among]
+        masks.append(selection.by_percentile(loss, *args.loss_percentile))
     return masks
 
 
-def _labels(folder: Path, particles: int) -> "np.ndarray":
-    """Clusters of ``analyze``, those of its last run where there are several numbers of clusters."""
+def _labels(folder: Path, kind: str, particles: int) -> "np.ndarray":
+    """Clusters (``kmeans``) or states (``gmm``) of ``analyze``: of its last run where there are several numbers of them."""
     import numpy as np
 
     from cryorecon.errors import InputError
 
-    found = max(folder.glob("kmeans*/labels.npy"), key=lambda path: path.stat().st_mtime, default=None)
+    found = max(folder.glob(f"{kind}*/labels.npy"), key=lambda path: path.stat().st_mtime, default=None)
     if found is None:
-        raise InputError(f"{folder}: expected kmeansK/labels.npy, found none; run `cryorecon analyze` first")
+        raise InputError(f"{folder}: expected {kind}K/labels.npy, found none; run `cryorecon analyze` first")
     labels = np.load(found, allow_pickle=False)
     if len(labels) != particles:
         raise InputError(f"{found}: expected clusters of {particles} particles, found {len(labels)}; analyze the run anew")

@@ -32,6 +32,7 @@ def main(args: argparse.Namespace) -> None:
     import numpy as np
     from torch import Tensor
 
+    from cryorecon.analysis.selection import analysed
     from cryorecon.errors import InputError
     from cryorecon.report.server import ReportServer
     from cryorecon.report.thumbnails import images_of
@@ -53,8 +54,10 @@ def main(args: argparse.Namespace) -> None:
         return run.density(z[None])[0]
 
     folder = args.analysis if args.analysis is not None else args.run / f"analyze.{run.epoch}"
+    rows = analysed(folder, len(run.z))
+    stack = None if stack is None else stack.of_particles(rows)
     images = None if stack is None else lambda particle: images_of(stack, particle)
-    server = ReportServer(folder, decode, run.z.shape[1], images, len(run.z), args.port)
+    server = ReportServer(folder, decode, run.z.shape[1], images, len(rows), args.port)
     print(f"{server.address}\nOpen it in a browser on this machine; Ctrl-C ends it.", flush=True)
     try:
         server.serve_forever()

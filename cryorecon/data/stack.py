@@ -83,6 +83,14 @@ class ParticleStack:
             pixel=None if self.pixel is None else self.pixel[where],
         )
 
+    def of_particles(self, rows: np.ndarray) -> "ParticleStack":
+        """All images of some particles, ``(m,)`` positions in the order of particle ids, which are numbered anew."""
+        owner = torch.unique(self.particle, return_inverse=True)[1].numpy()
+        number = np.full(self.n_particles, -1)
+        number[rows] = np.arange(len(rows))
+        kept = np.flatnonzero(number[owner] >= 0)
+        return replace(self[kept], particle=torch.from_numpy(number[owner[kept]]))
+
     @property
     def box(self) -> int:
         """Side ``D`` of an image in pixels."""

@@ -13,6 +13,7 @@ from cryorecon.analysis.walks import Walk
 from cryorecon.report import distribution_plots as plots
 from cryorecon.report.explorer import Curves, Series, curves_markup
 from cryorecon.report.page import Picture, Section, Table
+from cryorecon.report.plots import orientations
 from cryorecon.report.style import save
 
 STATES = ("A Gaussian mixture that sees each particle through its own noise; as many states as have the smallest BIC. Errors "
@@ -72,13 +73,15 @@ def _pictures(found: Distribution, pca: PCA, dense: Walk | None, folder: Path) -
 
 
 def vouched_sections(found: Vouched, apix: float, folder: Path) -> list[Section]:
-    """What the particles say of clusters and of z: ``leakage.png``, ``NAME/half_maps.png``."""
+    """What the particles say of clusters and of z: ``leakage.png``, ``orientations.png``, ``NAME/half_maps.png``."""
     warned = found.leakage.warnings()
     said = ("; ".join(warned) + ". That may be no motion: look at the maps along that component before you believe it."
             if warned else "No principal component of z follows pose, shift or defocus.")
     drawn = save(plots.leaks(found.leakage), folder / "leakage.png")
     sections = [_real(name, maps, apix, folder) for name, maps in found.maps.items() if maps]
-    return [*sections, Section("Does z follow what it should not?", said[0].upper() + said[1:], [Picture(drawn, LEAKAGE, 560)])]
+    views = save(orientations(found.rotation), folder / "orientations.png")
+    return [*sections, Section("Does z follow what it should not?", said[0].upper() + said[1:], [
+        Picture(drawn, LEAKAGE, 480), Picture(views, "Whence the particles were seen, and their angles in the plane.", 640)])]
 
 
 def _real(name: str, maps: dict[int, ClusterMap], apix: float, folder: Path) -> Section:

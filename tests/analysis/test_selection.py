@@ -12,10 +12,10 @@ Z = np.array([[0.0, 1.0], [2.0, -1.0], [4.0, 0.5]])
 
 
 def test_clusters_ranges_and_percentiles():
-    assert selection.by_cluster(np.array([0, 2, 1, 2]), [2]).tolist() == [False, True, False, True]
+    assert selection.by_cluster(np.array([0, 2, 1, 2]), [3]).tolist() == [False, True, False, True]
     assert selection.by_range(np.arange(4.0), 1, 2).tolist() == [False, True, True, False]
     assert selection.by_percentile(np.arange(11.0), 0, 90).tolist() == [True] * 10 + [False]
-    with pytest.raises(InputError, match="from 0 to 2, found 7"):
+    with pytest.raises(InputError, match="from 1 to 3, found 7"):
         selection.by_cluster(np.array([0, 1, 2]), [1, 7])
 
 
