@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_terminal_summary(terminalreporter):
     reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
-    for what in ("real data", "cuda"):
+    for what in ("real data", "cuda", "browser"):
         count = sum(what in reason for reason in reasons)
         if count:
             terminalreporter.write_line(f"NOT TESTED: {count} tests skipped, they need {what}", yellow=True, bold=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryorecon.analysis.latent import check_latents, chunks, fit_pca, nearest_particles, squared_distances
+from cryorecon.analysis.latent import check_latents, fit_pca, nearest_particles, nearest_points
 from cryorecon.errors import InputError
 
 SAMPLE = 200_000  # centres are fitted to at most so many particles; all particles are assigned
@@ -45,6 +45,5 @@ def kmeans(z: np.ndarray, k: int, seed: int = 0) -> Clusters:
     fitted = KMeans(k, n_init=3, random_state=seed).fit(sample.astype(np.float64))
     centres = fitted.cluster_centers_
     centres = centres[np.argsort(fit_pca(z).project(centres)[:, 0], kind="stable")]
-    labels = np.concatenate([squared_distances(part, centres).argmin(1) for part in chunks(z)]).astype(np.int32)
-    return Clusters(labels, centres, nearest_particles(z, centres))
+    return Clusters(nearest_points(z, centres), centres, nearest_particles(z, centres))
 

@@ -34,6 +34,11 @@ class Findings:
     path_maps: list[list[Path]]
     files: dict[str, str]
 
+    @property
+    def clusters_name(self) -> str:
+        """Folder of the clusters."""
+        return f"kmeans{len(self.clusters.centres)}"
+
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write ``.npy`` under a temporary name, then rename."""

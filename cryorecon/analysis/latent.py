@@ -29,6 +29,12 @@ class PCA:
         """Coordinates ``(N, d)`` along the components of latents ``(N, d)``."""
         return (np.asarray(z, np.float64) - self.mean) @ self.components.T
 
+    def varying(self, z: np.ndarray) -> np.ndarray:
+        """Coordinates ``(N, k)`` along those components alone, at least one, in which the latents vary: a run may leave some of
+        its dimensions unused, and a density or a distance should not count them."""
+        kept = max(1, int((self.variance > 1e-10 * self.variance[0]).sum()))
+        return (np.asarray(z, np.float64) - self.mean) @ self.components[:kept].T
+
     def restore(self, coordinates: np.ndarray) -> np.ndarray:
         """Latents ``(N, d)`` of coordinates ``(N, c)`` along the first ``c`` components."""
         return self.mean + np.asarray(coordinates) @ self.components[: np.shape(coordinates)[1]]
@@ -68,13 +74,26 @@ def nearest_particles(z: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Index ``(k,)`` of the particle of ``z (N, d)`` nearest to each of ``points (k, d)``."""
     best = np.full(len(points), np.inf)
     index = np.zeros(len(points), np.int64)
-    for start in range(0, len(z), CHUNK):
-        distance = squared_distances(z[start : start + CHUNK], points)
+    rows = _rows(points)
+    for start in range(0, len(z), rows):
+        distance = squared_distances(z[start : start + rows], points)
         where = distance.argmin(0)
         least = distance[where, np.arange(len(points))]
         index = np.where(least < best, start + where, index)
         best = np.minimum(best, least)
     return index
+
+
+def nearest_points(z: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Index ``(N,)`` int32 of the point of ``points (k, d)`` nearest to each of ``z (N, d)``."""
+    rows = _rows(points)
+    found = [squared_distances(z[start : start + rows], points).argmin(1) for start in range(0, len(z), rows)]
+    return np.concatenate(found).astype(np.int32)
+
+
+def _rows(points: np.ndarray) -> int:
+    """Particles at a time whose distances to all ``points`` take no more than 64 MB."""
+    return max(1, min(CHUNK, 2**23 // len(points)))
 
 
 def squared_distances(z: np.ndarray, points: np.ndarray) -> np.ndarray:

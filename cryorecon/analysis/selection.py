@@ -45,6 +45,35 @@ def by_lasso(x: np.ndarray, y: np.ndarray, polygon: np.ndarray) -> np.ndarray:
     return inside
 
 
+def by_selection_file(path: str | Path, z: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """Particles that a file of the report names: of latents ``z (N, d)`` and ``coordinates (N, d)`` those inside its lasso
+    (:func:`read_lasso`), or those that it lists, ``{"particles": [0, 5, ...]}``, as it does of axes that only the report knows.
+
+    Raises
+    ------
+    InputError: no such file, another content, or particles that are not among N.
+    """
+    held = _read_json(path)
+    if not isinstance(held, dict) or "particles" not in held:
+        across, up, polygon = read_lasso(path)
+        return by_lasso(axis(across, z, coordinates), axis(up, z, coordinates), polygon)
+    listed = held["particles"]
+    if not isinstance(listed, list) or not all(type(one) is int and 0 <= one < len(z) for one in listed):
+        raise InputError(f"{path}: expected particles as whole numbers from 0 to {len(z) - 1}, found something else; a "
+                         "selection belongs to the run that it was made of")
+    chosen = np.zeros(len(z), bool)
+    chosen[listed] = True
+    return chosen
+
+
+def _read_json(path: str | Path) -> Any:
+    path = require_file(path, "a selection (.json)")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+
+
 def read_lasso(path: str | Path) -> tuple[str, str, np.ndarray]:
     """Names of the axes and polygon ``(M, 2)`` of ``{"x": "pc1", "y": "pc2", "polygon": [[x, y], ...]}``.
 
@@ -52,9 +81,8 @@ def read_lasso(path: str | Path) -> tuple[str, str, np.ndarray]:
     ------
     InputError: no such file, or another content.
     """
-    path = require_file(path, "a lasso (.json)")
+    held = _read_json(path)
     try:
-        held: Any = json.loads(path.read_text(encoding="utf-8"))
         polygon = np.asarray(held["polygon"], np.float64)
         x, y = held["x"], held["y"]
     except (ValueError, KeyError, TypeError) as error:

@@ -15,20 +15,28 @@ from cryorecon.errors import InputError
 Decode = Callable[[np.ndarray], Tensor]  # z (d,) -> map (D, D, D)
 
 
-def component_path(pca: PCA, z: np.ndarray, component: int, n: int = 10, low: float = 5.0,
-                   high: float = 95.0) -> np.ndarray:
-    """``(n, d)`` latents evenly along principal component ``component`` (from 0), the others at the mean.
+def component_path(pca: PCA, z: np.ndarray, component: int, n: int = 10, low: float = 5.0, high: float = 95.0,
+                   by_percentile: bool = False) -> np.ndarray:
+    """``(n, d)`` latents along principal component ``component`` (from 0), the others at the mean.
 
-    It runs between the ``low`` and ``high`` percentiles of the particles ``z (N, d)``.
+    They run between the ``low`` and ``high`` percentiles of the particles ``z (N, d)``, evenly by length or
+    ``by_percentile``: then each step passes as many particles.
 
     Raises
     ------
-    InputError: there is no such component.
+    InputError: there is no such component, or percentiles that do not rise from 0 to 100.
     """
+    if not 0 <= low < high <= 100:
+        raise InputError(f"percentiles: expected two that rise, from 0 to 100, found {low:g} and {high:g}")
     if not 0 <= component < len(pca.components):
         raise InputError(f"principal component: expected 1 to {len(pca.components)}, found {component + 1}")
-    first, last = np.percentile((np.asarray(z) - pca.mean) @ pca.components[component], [low, high])
-    return pca.mean + np.linspace(float(first), float(last), n)[:, None] * pca.components[component]
+    along = (np.asarray(z) - pca.mean) @ pca.components[component]
+    if by_percentile:
+        stops = np.percentile(along, np.linspace(low, high, n))
+    else:
+        first, last = np.percentile(along, [low, high])
+        stops = np.linspace(float(first), float(last), n)
+    return pca.mean + stops[:, None] * pca.components[component]
 
 
 def write_latents(path: Path, z: np.ndarray) -> None:

@@ -32,9 +32,14 @@ GROUPS: dict[str, dict[str, str]] = {
         "train_vae": "conformations: a latent coordinate for each particle and a map for each coordinate",
     },
     "Look": {
-        "analyze": "principal components, clusters, trajectories and pictures of a run",
+        "analyze": "clusters, states, free energies, ways through them, what vouches for them; a report",
+        "serve": "the report with a map decoded at any particle you click",
         "select": "choose particles by cluster, latent coordinates or fit, for the next program",
         "eval_vol": "maps at given latent coordinates",
+        "graph_traversal": "a path through real particles, the shortest or where they are densest",
+        "direct_traversal": "a path straight from particle to particle",
+        "pc_traversal": "paths along the principal components of the latents",
+        "analyze_landscape": "maps of many conformations compared: their components, clusters and free energy",
     },
     "Judge": {
         "eval_fsc": "Fourier shell correlation of two maps, with resolution",

@@ -29,7 +29,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
                        help="folder that analyze wrote, for --cluster (default: RUN/analyze.EPOCH)")
     group.add_argument("--z-range", type=_range, action="append", default=[], metavar="AXIS=LOW:HIGH",
                        help="along an axis, pc1 or z1 say; either end may be left out; may be repeated")
-    group.add_argument("--lasso", metavar="JSON", help='{"x": "pc1", "y": "pc2", "polygon": [[x, y], ...]}')
+    group.add_argument("--lasso", metavar="JSON", help="selection.json of the report: "
+                       'an outline, {"x": "pc1", "y": "pc2", "polygon": [[x, y], ...]}, or {"particles": [...]}')
     group.add_argument("--loss-percentile", type=_percentiles, metavar="LOW:HIGH",
                        help="by how well images fit their prediction: 0:90 leaves out the worst tenth")
     group.add_argument("--invert", action="store_true", help="all others instead")
@@ -88,9 +89,7 @@ def _masks(args: argparse.Namespace, run: "Trained", coordinates: "np.ndarray") 
     for name, low, high in args.z_range:
         masks.append(selection.by_range(selection.axis(name, run.z, coordinates), low, high))
     if args.lasso is not None:
-        across, up, polygon = selection.read_lasso(args.lasso)
-        x, y = (selection.axis(name, run.z, coordinates) for name in (across, up))
-        masks.append(selection.by_lasso(x, y, polygon))
+        masks.append(selection.by_selection_file(args.lasso, run.z, coordinates))
     if args.loss_percentile is not None:
         fits = image_fits(run.directory, run.epoch, args.device)
         count = np.bincount(fits.particle)

@@ -1,16 +1,30 @@
 """Figures of maps and images: slices, projections, shaded surfaces, data beside prediction. Each returns a figure."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cryorecon.report.style import GREY, INK, colours, figure, style
-from cryorecon.report.surface import Colour, default_level, principal_view, render, turned
+from cryorecon.data.mrc import read_volume
+from cryorecon.geometry.fourier import resample
+from cryorecon.report.style import GREY, INK, colours, figure, pale, style
+from cryorecon.report.surface import Colour, default_level, fitting_zoom, principal_view, render, turned
 
 AXIS_NAMES = ("z", "y", "x")
+PICTURE_BOX = 128  # map files are drawn at no more than this
+
+
+def read_maps(paths: Sequence[Path]) -> list[Tensor]:
+    """Map files, resampled to at most 128 px for drawing."""
+    out = []
+    for path in paths:
+        density = torch.from_numpy(read_volume(path)[0])
+        out.append(resample(density, min(density.shape[-1], PICTURE_BOX), 3))
+    return out
 
 
 def _picture(axes: Axes, image: np.ndarray, limits: tuple[float, float], title: str = "") -> None:
@@ -49,20 +63,11 @@ def slices(density: Tensor, apix: float, title: str = "") -> Figure:
     return drawn
 
 
-def _zoom(density: Tensor, level: float) -> float:
-    """How far to come near so that what is above ``level`` fills the picture, seen from anywhere."""
-    box = density.shape[-1]
-    points = (density > level).nonzero() - box // 2
-    if len(points) == 0:
-        return 1.0
-    return float(np.clip(0.46 * box / max(float(points.float().norm(dim=1).max()), 1.0), 0.75, 2.5))
-
-
 @style()
 def surface(density: Tensor, title: str = "", level: float | None = None) -> Figure:
     """A map's shaded surface from the front, the side and above."""
     level = default_level(density) if level is None else level
-    front, zoom = principal_view(density, level), _zoom(density, level)
+    front, zoom = principal_view(density, level), fitting_zoom(density, level)
     drawn = figure(7.2, 2.7)
     views = (("front", front), ("side, turned 90°", turned(front, "y", 90)), ("above", turned(front, "x", 90)))
     for i, (name, view) in enumerate(views):
@@ -83,11 +88,11 @@ def surfaces(maps: Sequence[Tensor], labels: Sequence[str], title: str = "", col
     """
     mean = sum((maps[i] for i in range(1, len(maps))), maps[0].clone()) / len(maps)
     level = default_level(mean)
-    view, zoom = principal_view(mean, level), _zoom(mean, level)
+    view, zoom = principal_view(mean, level), fitting_zoom(mean, level)
     rows = -(-len(maps) // columns)
     columns = -(-len(maps) // rows)
     drawn = figure(1.55 * columns, 1.68 * rows + 0.3)
-    shades: list[Colour] = [_pale(shade) for shade in colours(len(maps))]
+    shades: list[Colour] = [pale(shade) for shade in colours(len(maps))]
     for i, label in enumerate(labels):
         axes = drawn.add_subplot(rows, columns, i + 1)
         axes.imshow(render(maps[i], level, view, shades[i], size, zoom), interpolation="antialiased")
@@ -95,12 +100,6 @@ def surfaces(maps: Sequence[Tensor], labels: Sequence[str], title: str = "", col
         axes.set_title(label, fontsize=8, weight="normal", loc="center", y=-0.06, color=INK)
     drawn.suptitle(title, x=0.02, ha="left", fontsize=10, weight="bold")
     return drawn
-
-
-def _pale(shade: Colour) -> Colour:
-    """A third of the way to white: shading needs room both ways."""
-    r, g, b = (0.7 * channel + 0.3 for channel in shade)
-    return r, g, b
 
 
 @style()

@@ -14,7 +14,8 @@ from cryorecon.report.style import DENSITY, GREY, INK, LINES, PALE, colours, fig
 MANY = 20_000  # points above which a scatter shows a random share of them
 
 
-def _component_label(i: int, explained: np.ndarray) -> str:
+def component_label(i: int, explained: np.ndarray) -> str:
+    """Axis label of principal component ``i`` (from 0) with its share of the variance."""
     return f"PC {i + 1}  ({100 * explained[i]:.1f} % of variance)"
 
 
@@ -39,7 +40,7 @@ def _limits(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
         put(max(values.min(), low - 2 * margin) - margin, min(values.max(), high + 2 * margin) + margin)
 
 
-def _numbered(axes: Axes, points: np.ndarray, shades: Sequence[tuple[float, float, float]]) -> None:
+def numbered(axes: Axes, points: np.ndarray, shades: Sequence[tuple[float, float, float]]) -> None:
     """Points with their numbers from 1, readable on any ground."""
     axes.scatter(points[:, 0], points[:, 1], c=list(shades), s=46, edgecolors="white", linewidths=1.2, zorder=5)
     for number, (x, y) in enumerate(points, 1):
@@ -53,6 +54,7 @@ def _plane(coordinates: np.ndarray) -> np.ndarray:
 
 
 def _label_axes(axes: Axes, names: Sequence[str]) -> None:
+    """One name labels x alone, two x and y."""
     axes.set_xlabel(names[0])
     if len(names) > 1:
         axes.set_ylabel(names[1])
@@ -62,7 +64,7 @@ def _label_axes(axes: Axes, names: Sequence[str]) -> None:
 
 def component_names(explained: np.ndarray) -> list[str]:
     """Axis labels of the first two principal components with their share of the variance."""
-    return [_component_label(i, explained) for i in range(min(2, len(explained)))]
+    return [component_label(i, explained) for i in range(min(2, len(explained)))]
 
 
 @style()
@@ -77,7 +79,7 @@ def latent_scatter(coordinates: np.ndarray, names: Sequence[str], labels: np.nda
     axes = _marginals(drawn, points[:, 0], points[:, 1])
     alpha = float(np.clip(900 / len(order), 0.18, 0.8))
     axes.scatter(points[order, 0], points[order, 1], c=np.array(shades)[labels[order]], s=5, alpha=alpha, linewidths=0)
-    _numbered(axes, marks, shades)
+    numbered(axes, marks, shades)
     _limits(axes, points[:, 0], points[:, 1])
     _label_axes(axes, names)
     share = f"{len(order):,} of " if len(order) < len(points) else ""
@@ -97,7 +99,7 @@ def latent_density(coordinates: np.ndarray, names: Sequence[str], path: np.ndarr
     size = int(np.clip(np.sqrt(len(points)) / 1.6, 15, 60))
     hexes = axes.hexbin(points[seen, 0], points[seen, 1], gridsize=size, cmap=DENSITY, bins="log", mincnt=1,
                         linewidths=0.2)
-    _numbered(axes, marks, colours(len(marks)))
+    numbered(axes, marks, colours(len(marks)))
     _limits(axes, points[:, 0], points[:, 1])
     _label_axes(axes, names)
     bar = drawn.colorbar(hexes, ax=axes, location="bottom", shrink=0.5, aspect=30, pad=0.02)
@@ -109,14 +111,14 @@ def latent_density(coordinates: np.ndarray, names: Sequence[str], path: np.ndarr
 
 
 @style()
-def variance(explained: np.ndarray) -> Figure:
-    """Share of the latents' variance for each principal component ``(d,)``, and its running sum."""
+def variance(explained: np.ndarray, of: str = "z") -> Figure:
+    """Share of the variance ``of`` something for each principal component ``(d,)``, and its running sum."""
     drawn = figure(4.6, 2.9)
     axes = drawn.add_subplot()
     place = np.arange(1, len(explained) + 1)
     axes.bar(place, 100 * explained, color=LINES[0], width=0.7, label="each")
     axes.plot(place, 100 * np.cumsum(explained), "o-", color=LINES[1], markersize=3.5, label="sum")
-    axes.set(xlabel="principal component of z", ylabel="% of variance", ylim=(0, 104), xlim=(0.3, len(place) + 0.7))
+    axes.set(xlabel=f"principal component of {of}", ylabel="% of variance", ylim=(0, 104), xlim=(0.3, len(place) + 0.7))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="x", visible=False)
     axes.legend(loc="center right")

@@ -37,6 +37,12 @@ def colours(n: int, colormap: Colormap = ALONG) -> list[tuple[float, float, floa
     return [tuple(colormap(position)[:3]) for position in np.linspace(0, 1, max(n, 2))[:n]]
 
 
+def pale(shade: tuple[float, float, float]) -> tuple[float, float, float]:
+    """A third of the way to white: the shading of a surface needs room both ways."""
+    r, g, b = (0.7 * channel + 0.3 for channel in shade)
+    return r, g, b
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Context manager or decorator within which figures are made in this look."""

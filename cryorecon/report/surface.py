@@ -17,17 +17,30 @@ FINE_BOX = 160  # maps are refined up to twofold, and not beyond this
 LIGHT = np.array([-0.45, 0.62, 0.64])  # from the upper left, in front: x right, y up, z towards the viewer
 
 
-def default_level(density: Tensor) -> float:
-    """A level that shows the molecule: 0.3 of the way from the rim to the densest, above five sigma of the rim."""
+def ground_and_top(density: Tensor) -> tuple[float, float, float]:
+    """Mean and standard deviation of the box's rim, and the density that only 1 in 500 voxels within it reach."""
     box = density.shape[-1]
     axis = (torch.arange(box) - box // 2) / box
     radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
     rim = density[(radius > 0.43) & (radius < 0.5)]
     inside = density[radius < 0.43]
-    top = float(inside.topk(max(1, len(inside) // 500)).values[-1])
-    ground = float(rim.mean())
-    level = ground + max(0.3 * (top - ground), min(5 * float(rim.std()), 0.6 * (top - ground)))
+    return float(rim.mean()), float(rim.std()), float(inside.topk(max(1, len(inside) // 500)).values[-1])
+
+
+def default_level(density: Tensor) -> float:
+    """A level that shows the molecule: 0.3 of the way from the rim to the densest, above five sigma of the rim."""
+    ground, sigma, top = ground_and_top(density)
+    level = ground + max(0.3 * (top - ground), min(5 * sigma, 0.6 * (top - ground)))
     return level if level < float(density.max()) else float(density.mean())
+
+
+def fitting_zoom(density: Tensor, level: float) -> float:
+    """How far to come near so that what is above ``level`` fills the picture, seen from anywhere."""
+    box = density.shape[-1]
+    points = (density > level).nonzero() - box // 2
+    if len(points) == 0:
+        return 1.0
+    return float(np.clip(0.46 * box / max(float(points.float().norm(dim=1).max()), 1.0), 0.75, 2.5))
 
 
 def principal_view(density: Tensor, level: float) -> np.ndarray:

@@ -75,6 +75,16 @@ def half_sets(stack: ParticleStack, seed: int) -> Tensor:
     return (torch.randperm(n, generator=torch.Generator().manual_seed(seed)) % 2 + 1)[owner]
 
 
+def load_stack(config: RunConfig) -> ParticleStack:
+    """The particles that a run names, as it reads them. Raises :class:`InputError` for files that can't be used."""
+    stack = load_particles(config.particles, poses=config.pose_init or config.poses, ctf=config.ctf, ind=config.ind,
+                           datadir=config.datadir, tomograms=config.tomograms, apix=config.apix)
+    if config.tilt is not None:
+        stack = load_tilt_pair(stack, config.tilt, math.radians(config.tilt_deg), ctf=config.ctf_tilt, ind=config.ind,
+                               datadir=config.datadir, apix=config.apix)
+    return stack.uninverted() if config.uninvert else stack
+
+
 def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
     """Load the particles, unless they are handed in as a ``stack``, and settle what the maps will be.
 
@@ -83,13 +93,7 @@ def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
     InputError: files that can't be used (see :mod:`cryorecon.data`), a mask of another box, fewer particles than zdim.
     """
     if stack is None:
-        stack = load_particles(config.particles, poses=config.pose_init or config.poses, ctf=config.ctf, ind=config.ind,
-                               datadir=config.datadir, tomograms=config.tomograms, apix=config.apix)
-        if config.tilt is not None:
-            stack = load_tilt_pair(stack, config.tilt, math.radians(config.tilt_deg), ctf=config.ctf_tilt, ind=config.ind,
-                                   datadir=config.datadir, apix=config.apix)
-        if config.uninvert:
-            stack = stack.uninverted()
+        stack = load_stack(config)
     # rows of tables go by particle: a selection's ids are numbered anew, in their order
     stack = replace(stack, particle=torch.unique(stack.particle, return_inverse=True)[1])
     if config.zdim > stack.n_particles:

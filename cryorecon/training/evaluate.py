@@ -9,7 +9,7 @@ from cryorecon.data.stack import ParticleStack
 from cryorecon.training import build
 from cryorecon.training.inferred import inferred
 from cryorecon.training.run_directory import RunDirectory
-from cryorecon.training.train import restore
+from cryorecon.training.train import State, restore
 
 POINTS = 1 << 18  # Fourier points predicted at once: a network holds its width's numbers for each of them
 
@@ -39,14 +39,9 @@ def image_fits(directory: RunDirectory, epoch: int | None = None, device: str | 
     ------
     InputError: no such run or epoch, or its particles are not where they were.
     """
-    config = directory.config()
-    saved = directory.load(epoch)
-    if device is not None:
-        config = replace(config, device=device)
-    problem = build.open_data(config, stack)
-    state = restore(config, problem, saved)
+    problem, state = reopened(directory, epoch, device, stack)
     n = len(problem.stack)
-    energy, kl, z = torch.zeros(n), torch.zeros(n), torch.zeros(n, config.zdim)
+    energy, kl, z = torch.zeros(n), torch.zeros(n), torch.zeros(n, state.model.volume.z_dim)
     for batch, found in inferred(state.model, state.loader, POINTS):
         image, weight = batch.image.cpu(), found.log_weight.exp()
         with torch.no_grad():
@@ -54,3 +49,14 @@ def image_fits(directory: RunDirectory, epoch: int | None = None, device: str | 
         kl[image] = (weight * found.kl).sum(1).cpu()
         z[image] = (weight[..., None] * found.z).sum(1).cpu()
     return ImageFits(energy.numpy(), kl.numpy(), z.numpy(), problem.stack.particle.numpy())
+
+
+def reopened(directory: RunDirectory, epoch: int | None = None, device: str | None = None,
+             stack: ParticleStack | None = None) -> tuple[build.Problem, State]:
+    """A run with its particles as it was at ``epoch`` (default: the last); arguments and errors as :func:`image_fits`."""
+    config = directory.config()
+    saved = directory.load(epoch)
+    if device is not None:
+        config = replace(config, device=device)
+    problem = build.open_data(config, stack)
+    return problem, restore(config, problem, saved)

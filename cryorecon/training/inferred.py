@@ -1,13 +1,15 @@
 """Every image of a stack once, with what a model infers about it; and what is made of that."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cryorecon.data.loader import Batch, Loader
-from cryorecon.inference.conformation.posterior import Posterior
+from cryorecon.inference.conformation.fixed import Fixed
+from cryorecon.inference.conformation.posterior import Known, Posterior
 from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.model import Model
 
@@ -25,25 +27,75 @@ def inferred(model: Model, loader: Loader, points: int = POINTS) -> Iterator[tup
         yield batch, found
 
 
+@dataclass(frozen=True)
+class Latents:
+    """z of n particles, in the order of particle ids, and what their images alone say of it.
+
+    mean: ``(n, d)``. precision ``(n, d, d)``, pull ``(n, d)``: ``log p(images | z) = pull . z - z . precision z / 2`` up to a
+    constant, whatever the prior; no rows where the conformation tells no uncertainty.
+    """
+
+    mean: Tensor
+    precision: Tensor
+    pull: Tensor
+
+    def packed(self) -> np.ndarray | None:
+        """``(n, d + d (d + 1) / 2)`` float32: pull and the upper triangle of the precision, row by row; None without them."""
+        if not len(self.precision):
+            return None
+        row, column = torch.triu_indices(*self.precision.shape[1:])
+        return torch.cat([self.pull, self.precision[:, row, column]], 1).numpy()
+
+
 def remember(model: Model, posterior: Posterior, loader: Loader) -> None:
     """Infer every image once: under fixed poses and a fixed linear volume the posterior never changes."""
-    n, device = len(loader.stack), model.grid.device
-    z, kl = torch.zeros(n, posterior.volume.z_dim, device=device), torch.zeros(n, device=device)
-    for batch, found in inferred(model, loader):
-        z[batch.image], kl[batch.image] = found.z[:, 0], found.kl[:, 0]
-    posterior.remember(z, kl)
+    posterior.remember(survey(model, posterior, loader))
+
+
+def survey(model: Model, posterior: Posterior, loader: Loader) -> Known:
+    """What ``posterior`` finds for all images at the model's poses."""
+    n, particles, d, device = len(loader.stack), loader.n_particles, posterior.volume.z_dim, model.grid.device
+    z, kl = torch.zeros(n, d, device=device), torch.zeros(n, device=device)
+    gram, vector = torch.zeros(particles, d, d, device=device), torch.zeros(particles, d, device=device)
+    seen = 0
+    for batch, posed in inferred(Model(model.grid, model.volume, model.pose, Fixed()), loader):
+        with torch.no_grad():
+            moments = posterior.particle_moments(posed, batch)
+            told = posterior.told(posed, moments)
+        z[batch.image], kl[batch.image] = told.z[:, 0], told.kl[:, 0]
+        row = slice(seen, seen + len(moments[0]))
+        gram[row], vector[row] = moments[0], moments[1]
+        seen += len(moments[0])
+    return Known(z, kl, gram, vector)
 
 
 def latents(model: Model, loader: Loader) -> np.ndarray:
     """z of every particle, ``(particles, d)``, in the order of particle ids; no image is read where it is remembered."""
-    known = model.conformation.known if isinstance(model.conformation, Posterior) else None
-    if known is not None:
+    return latent_posteriors(model, loader).mean.numpy()
+
+
+def latent_posteriors(model: Model, loader: Loader, kl_weight: float = 1.0) -> Latents:
+    r"""z of every particle with its uncertainty.
+
+    A closed-form posterior has it exactly. An encoder's Gaussian ``N(m, S)``, trained with weight ``w`` on the divergence,
+    stands for ``p(images | z)^{1/w} N(z; 0, 1)``: precision ``w (S^{-1} - 1)``, pull ``w S^{-1} m``. A table has none.
+    """
+    conformation = model.conformation
+    if isinstance(conformation, Posterior):
+        known = conformation.known or survey(model, conformation, loader)
         _, row = torch.unique(loader.stack.particle, return_inverse=True)
-        z = torch.zeros(loader.n_particles, known[0].shape[1])
-        z[row] = known[0].cpu()  # a particle's images all have its z
-        return z.numpy()
-    rows: list[Tensor] = []
+        mean = torch.zeros(loader.n_particles, known.z.shape[1])
+        mean[row] = known.z.cpu()  # a particle's images all have its z
+        return Latents(mean, 2 * known.gram.cpu(), 2 * known.vector.cpu())
+    means: list[Tensor] = []
+    precisions: list[Tensor] = []
     for batch, found in inferred(model, loader):
-        mean = (found.log_weight.exp()[..., None] * found.z).sum(1)
-        rows.append(mean[batch.particle_starts()].cpu())
-    return torch.cat(rows).numpy()
+        starts = batch.particle_starts()
+        means.append((found.log_weight.exp()[..., None] * found.z).sum(1)[starts].cpu())
+        if found.z_cov is not None:
+            precisions.append(torch.linalg.inv(found.z_cov[starts, 0]).cpu())
+    mean, d = torch.cat(means), means[0].shape[1]
+    if not precisions:
+        return Latents(mean, torch.zeros(0, d, d), torch.zeros(0, d))
+    whole = torch.cat(precisions)
+    return Latents(mean, kl_weight * (whole - torch.eye(d)), kl_weight * (whole @ mean[..., None])[..., 0])

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from cryorecon.training.config import RunConfig
 NOT_A_CHECKPOINT = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
                     pickle.UnpicklingError)  # what torch.load raises for other files, cut ones and ones that hold code
 BEFORE_CHECKPOINT = ("config.yaml", "run.log", "metrics.jsonl", "consensus.mrc", "half_map_a.mrc", "half_map_b.mrc", "z.0.npy",
-                     "poses.0.star", "poses.0.pkl")
+                     "z_likelihood.0.npy", "poses.0.star", "poses.0.pkl")
 
 MAY_CHANGE = ("epochs", "device")  # of a run that is resumed
 
@@ -62,7 +63,8 @@ def _load_state(path: Path) -> dict[str, Any]:
 
 
 class RunDirectory:
-    """A run's files: ``config.yaml``, ``weights.N.pt``, ``z.N.npy``, ``metrics.jsonl``, ``run.log`` and maps."""
+    """A run's files: ``config.yaml``, ``weights.N.pt``, ``z.N.npy``, ``z_likelihood.N.npy``, ``metrics.jsonl``, ``run.log``
+    and maps."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -143,10 +145,11 @@ class RunDirectory:
         found = (re.fullmatch(r"weights\.(\d+)\.pt", p.name) for p in self.path.glob("weights.*.pt"))
         return sorted(int(m[1]) for m in found if m)
 
-    def save(self, epoch: int, state: dict[str, Any], z: np.ndarray | None) -> None:
-        """A checkpoint: latents first, weights last, so that weights vouch for the rest."""
-        if z is not None:
-            write_atomically(self.path / f"z.{epoch}.npy", lambda p: _save_array(p, z))
+    def save(self, epoch: int, state: dict[str, Any], z: np.ndarray | None, likelihood: np.ndarray | None = None) -> None:
+        """A checkpoint: latents and what images say of them first, weights last, so that weights vouch for the rest."""
+        for name, array in ((f"z.{epoch}.npy", z), (f"z_likelihood.{epoch}.npy", likelihood)):
+            if array is not None:
+                write_atomically(self.path / name, partial(_save_array, array=array))
         write_atomically(self.path / f"weights.{epoch}.pt", lambda p: _save_state(p, state))
 
     def load(self, epoch: int | None = None) -> dict[str, Any]:
@@ -192,6 +195,12 @@ class RunDirectory:
         if not path.is_file():
             raise InputError(f"{path}: expected latents, found no file; a homogeneous run has none")
         return np.load(path, allow_pickle=False)
+
+    def likelihood(self, epoch: int) -> np.ndarray | None:
+        """What images say of z, ``(particles, d + d (d + 1) / 2)`` as :meth:`cryorecon.training.inferred.Latents.packed` has
+        it; None where the run tells no uncertainty."""
+        path = self.path / f"z_likelihood.{epoch}.npy"
+        return np.load(path, allow_pickle=False) if path.is_file() else None
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""

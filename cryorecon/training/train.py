@@ -23,6 +23,7 @@ from cryorecon.geometry.grid import Grid
 from cryorecon.inference.conformation.encoder import Encoder
 from cryorecon.inference.conformation.posterior import Posterior
 from cryorecon.inference.conformation.table import Table
+from cryorecon.inference.pose.given import Given
 from cryorecon.inference.pose.refine import Refine
 from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
@@ -33,7 +34,7 @@ from cryorecon.training.ab_initio import find_poses, schedule_for
 from cryorecon.training.amortise import fit_encoder
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, fit, stream
-from cryorecon.training.inferred import latents, remember
+from cryorecon.training.inferred import latent_posteriors, latents, remember
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.fourier_mlp import FourierMLP
@@ -134,6 +135,17 @@ def of_images(table: PoseTable, stack: ParticleStack) -> Poses:
     return poses_of_images(Poses(rotation.cpu(), shift.cpu()), stack)
 
 
+def image_poses(state: State) -> Poses:
+    """Poses of all images of a run, given, found or refined."""
+    pose, stack = state.model.pose, state.loader.stack
+    if isinstance(pose, PoseTable):
+        return of_images(pose, stack)
+    if not isinstance(pose, Given | Refine):
+        raise TypeError(f"expected poses of images, found {type(pose).__name__}")
+    rotation, shift = pose.poses()
+    return Poses(rotation.cpu(), shift.cpu())
+
+
 @dataclass(frozen=True)
 class FirstMap:
     """loader: whitened by noise ``(n_shells,)``, contrast ``scale (N,)`` set. pose: its treatment. found: the
@@ -228,14 +240,17 @@ def _start_conformation(config: RunConfig, problem: build.Problem, state: State,
 
 def save(config: RunConfig, directory: RunDirectory, state: State, optimisers: dict) -> None:
     """A checkpoint, and the latents where there are any."""
-    z = latents(state.model, state.loader) if config.zdim else None
+    # before its first pass an encoder holds the closed-form posterior that it was taught
+    weight = config.kl_weight if state.epoch else 1.0
+    found = latent_posteriors(state.model, state.loader, weight) if config.zdim else None
     contents = {
         "version": cryorecon.__version__, "epoch": state.epoch, "model": state.model.state_dict(), "shape": state.shape,
         "noise": state.noise, "scale": state.scale, "half": state.loader.stack.half,
         "box": state.model.grid.box, "apix": state.model.grid.apix,
         "optimisers": [optimiser.state_dict() for optimiser in optimisers.get("model", [])],
     }
-    directory.save(state.epoch, contents, z)
+    z, likelihood = (None, None) if found is None else (found.mean.numpy(), found.packed())
+    directory.save(state.epoch, contents, z, likelihood)
 
 
 def restore(config: RunConfig, problem: build.Problem, saved: dict[str, Any]) -> State:
@@ -264,8 +279,7 @@ def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:
         density = symmetrise(density, config.symmetry)  # the network itself knows no symmetry
         write_volume(directory.path / f"reconstruct.{state.epoch}.mrc", density.cpu().numpy(), state.model.grid.apix)
     if isinstance(state.model.pose, Refine):
-        rotation, shift = state.model.pose.poses()
-        write_found(directory, state.epoch, state.loader.stack, Poses(rotation.cpu(), shift.cpu()))
+        write_found(directory, state.epoch, state.loader.stack, image_poses(state))
 
 
 def write_found(directory: RunDirectory, epoch: int, stack: ParticleStack, poses: Poses) -> None:

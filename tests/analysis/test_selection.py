@@ -48,3 +48,19 @@ def test_a_lasso_is_read(tmp_path):
     path.write_text(json.dumps({"x": "pc1", "y": "z2", "polygon": [[0, 0], [1, 0], [1, 1]]}))
     x, y, polygon = selection.read_lasso(path)
     assert (x, y, polygon.shape) == ("pc1", "z2", (3, 2))
+
+
+def test_a_selection_may_list_particles(tmp_path):
+    path = tmp_path / "selection.json"
+    path.write_text('{"particles": [2, 0], "shown": 2, "of": 3}')
+    assert selection.by_selection_file(path, Z, Z).tolist() == [True, False, True]
+    path.write_text('{"x": "z1", "y": "z2", "polygon": [[1, -2], [3, -2], [3, 0], [1, 0]]}')
+    assert selection.by_selection_file(path, Z, Z).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("held", ["[3]", "[-1]", "[true]", "[0.5]", "5", '"all"', "null"])
+def test_particles_that_are_not_there_are_refused(tmp_path, held):
+    path = tmp_path / "selection.json"
+    path.write_text(f'{{"particles": {held}}}')
+    with pytest.raises(InputError, match="whole numbers from 0 to 2"):
+        selection.by_selection_file(path, Z, Z)

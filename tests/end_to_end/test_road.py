@@ -52,7 +52,7 @@ def test_z_follows_the_hinge_and_maps_the_states(run, simulation, tmp_path, caps
 
 def test_analyze_and_eval_fsc_take_the_run_from_there(run, tmp_path, capsys):
     assert main(["analyze", str(run), "--ksample", "3", "--pc", "1", "-o", str(tmp_path / "a"), "--device", "cpu"]) == 0
-    assert (tmp_path / "a/index.html").is_file()
+    assert (tmp_path / "a/report.html").is_file()
     first, last = tmp_path / "a/pc1/vol_001.mrc", tmp_path / "a/pc1/vol_010.mrc"
     capsys.readouterr()
     assert main(["eval_fsc", str(first), str(last), "-o", str(tmp_path / "f")]) == 0

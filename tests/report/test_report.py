@@ -1,18 +1,26 @@
 """Pictures show what they claim; pages escape what they quote and need no network."""
 
+import base64
+import hashlib
+import json
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from cryorecon import report
 from cryorecon.analysis.explore import explore
 from cryorecon.geometry.rotations import random
 from cryorecon.report import maps, plots
-from cryorecon.report.analysis_page import write_analysis
-from cryorecon.report.page import Picture, Section, Table, write_page
+from cryorecon.report.analysis_page import make_explorer, write_analysis
+from cryorecon.report.page import Picture, Section, Table, embedded, served, write_page
 from cryorecon.report.style import colours, save
 from cryorecon.report.surface import default_level, principal_view, render, turned
+
+EVIL = "</script><img src=x onerror=alert(1)>"
 
 
 def ellipsoid(box: int, radii: tuple[float, float, float]) -> torch.Tensor:
@@ -111,11 +119,13 @@ def test_a_page_escapes_and_stands_alone(tmp_path) -> None:
     page = write_page(tmp_path / "x.html", bad, bad, sections, bad).read_text()
     seen = Seen()
     seen.feed(page)
-    assert not [tag for tag, _ in seen.tags if tag in ("script", "link", "iframe")]
+    assert not [tag for tag, _ in seen.tags if tag in ("script", "iframe")]
+    assert [attributes["href"] for tag, attributes in seen.tags if tag == "link"] == ["data:,"]
     sources = [attributes["src"] or "" for _, attributes in seen.tags if "src" in attributes]
     assert sources
     assert all(source.startswith("data:image/png;base64,") for source in sources)
-    assert "http" not in page
+    assert "http://" not in page
+    assert "https://" not in page
     assert [attributes["alt"] for tag, attributes in seen.tags if tag == "img"] == [bad]
 
 
@@ -123,7 +133,7 @@ def test_the_analysis_page_holds_every_picture(tmp_path) -> None:
     z = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     found = explore(z, tmp_path, lambda p: ellipsoid(16, (4.0 + 0.3 * float(p[0]), 5.0, 3.0)), 2.0, k=3, n_points=2)
     page = write_analysis(found, {"epoch": np.arange(2.0), "loss": np.ones(2)}, 2.0, "run <1>", {"command": "a & b"},
-                          (np.arange(200), z))
+                          make_explorer(found, z, "select", (np.arange(200), z)))
     pictures = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
     assert pictures == ["learning_curve.png", "pc1/volumes.png", "pc2/volumes.png", "slices.png", "umap.png",
                         "variance.png", "volumes.png", "z_pca.png", "z_pca_hexbin.png"]
@@ -131,3 +141,30 @@ def test_the_analysis_page_holds_every_picture(tmp_path) -> None:
     assert text.count("<img") == len(pictures)
     assert "run &lt;1&gt;" in text
     assert "a &amp; b" in text
+
+
+def test_a_page_allows_its_own_scripts_alone(tmp_path) -> None:
+    script = "document.title = 'é < 1'"
+    section = Section("a", markup=embedded({"b": EVIL}, "data"))
+    page = write_page(tmp_path / "x.html", "t", "s", [section], "f", scripts=[script])
+    text = page.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search('Content-Security-Policy" content="(.*?)"', text).group(1)
+    assert f"script-src 'unsafe-eval' 'sha256-{digest}';" in policy
+    assert "default-src 'none'; connect-src 'none'" in policy
+    assert "connect-src 'self'" in served(text)
+    assert "connect-src 'none'" not in served(text)
+    assert text.count("</script>") == 2
+    held = re.search('class="data">(.*?)</script>', text).group(1)
+    assert json.loads(held) == {"b": EVIL}
+
+
+def test_vendored_files_are_those_that_their_table_names() -> None:
+    folder = Path(report.__file__).parent / "vendor"
+    table = (folder / "README.md").read_text()
+    libraries = list(folder.glob("*.js"))
+    assert libraries
+    for library in libraries:
+        assert hashlib.sha256(library.read_bytes()).hexdigest() in table
+        assert b"</script" not in library.read_bytes()
+    assert "MIT" in (folder / "plotly-LICENSE.txt").read_text()

@@ -10,7 +10,7 @@ from cryorecon.inference.conformation.posterior import Posterior
 from cryorecon.inference.pose.given import Given
 from cryorecon.model import Model
 from cryorecon.training import inferred as module
-from cryorecon.training.inferred import inferred, latents, remember
+from cryorecon.training.inferred import inferred, latent_posteriors, latents, remember
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 
@@ -74,3 +74,31 @@ def test_checkpoints_read_the_images_only_where_z_may_have_changed(tmp_path, mon
     run = cryorecon.train(stack, tmp_path / "run", zdim=1, epochs=2, width=8, layers=1, atoms=0, device="cpu", **options)
     assert run.directory.epochs() == [0, 1, 2]
     assert len(count) == passes
+
+
+def test_what_images_say_of_z_gives_its_posterior_with_the_prior(problem):
+    """Precision and pull with the Gaussian prior are the posterior that is told; remembered or not."""
+    model, loader = problem
+    found = latent_posteriors(model, loader)
+    whole = found.precision + torch.eye(2)
+    torch.testing.assert_close(torch.linalg.solve(whole, found.pull), found.mean, rtol=1e-4, atol=1e-5)
+    remember(model, model.conformation, loader)
+    torch.testing.assert_close(latent_posteriors(model, loader).precision, found.precision)
+    packed = found.packed()
+    assert packed.shape == (9, 5)
+    np.testing.assert_allclose(packed[:, 2:], found.precision.numpy()[:, [0, 0, 1], [0, 1, 1]])
+
+
+def test_an_encoder_tells_what_its_weight_of_the_divergence_makes_of_it(problem):
+    """N(m, S) under weight w stands for likelihood^(1/w) x prior; a table tells nothing."""
+    from cryorecon.inference.conformation.encoder import Encoder
+    from cryorecon.inference.conformation.table import Table
+
+    model, loader = problem
+    encoder = Encoder(model.grid, 2, 8, 1, tilt=torch.eye(3).expand(24, 3, 3))
+    found = latent_posteriors(Model(model.grid, model.volume, model.pose, encoder), loader, 0.25)
+    posterior = found.precision / 0.25 + torch.eye(2)
+    torch.testing.assert_close(torch.linalg.solve(posterior, found.pull / 0.25), found.mean, rtol=1e-4, atol=1e-5)
+    silent = latent_posteriors(Model(model.grid, model.volume, model.pose, Table(9, 2)), loader)
+    assert silent.packed() is None
+    assert len(silent.mean) == 9

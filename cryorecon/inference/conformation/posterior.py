@@ -11,6 +11,7 @@ log E_prior exp(2 v.z - z.G z)``, the latter ``v.m - log(det(2 G + 1)) / 2`` und
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,16 @@ class DiscretePrior(nn.Module):
         return mean, cov, kl
 
 
+class Known(NamedTuple):
+    """What was inferred of N images of n particles: z ``(N, d)``, kl ``(N,)``; gram ``(n, d, d)``, vector ``(n, d)`` of
+    :meth:`Posterior.particle_moments`."""
+
+    z: Tensor
+    kl: Tensor
+    gram: Tensor
+    vector: Tensor
+
+
 class Posterior(nn.Module):
     """Closed-form posterior of z given poses, under a standard normal prior or a learned discrete one.
 
@@ -99,21 +110,21 @@ class Posterior(nn.Module):
         super().__init__()
         object.__setattr__(self, "volume", volume)  # not registered: saved with the model's volume
         self.grid, self.limit, self.prior, self.chunk = grid, limit, prior, chunk
-        self._known: tuple[Tensor, Tensor] | None = None
+        self._known: Known | None = None
         self.register_buffer("variance", torch.ones(volume.z_dim, device=grid.device) if variance is None else variance)
 
     def forward(self, hypotheses: Hypotheses, batch: Batch, score: Callable) -> Hypotheses:
         """Hypotheses with posterior mean, covariance and divergence from the prior; of several poses also their weights, z
         integrated out. No gradient flows."""
         if self._known is not None:
-            z, kl = self._known
+            z, kl = self._known.z, self._known.kl
             return hypotheses.with_z(z[batch.image][:, None], kl[batch.image][:, None])
         if hypotheses.log_weight.shape[1] > 1:
             return self._of_each_pose(hypotheses, batch)
         with torch.no_grad():
-            return self._told(hypotheses, self.particle_moments(hypotheses, batch))
+            return self.told(hypotheses, self.particle_moments(hypotheses, batch))
 
-    def _told(self, hypotheses: Hypotheses, moments: tuple[Tensor, Tensor, Tensor, Tensor]) -> Hypotheses:
+    def told(self, hypotheses: Hypotheses, moments: tuple[Tensor, Tensor, Tensor, Tensor]) -> Hypotheses:
         """Hypotheses with what ``moments`` (of :meth:`particle_moments`) say of z."""
         gram, vector, owner, counts = moments
         if self.prior is None:
@@ -130,7 +141,7 @@ class Posterior(nn.Module):
             for k in range(hypotheses.log_weight.shape[1]):
                 one = hypotheses.only(k)
                 moments = self.particle_moments(one, batch)
-                parts.append((self._told(one, moments), self._evidence(one, batch, moments)))
+                parts.append((self.told(one, moments), self._evidence(one, batch, moments)))
         z, kl, cov = (torch.cat([getattr(told, name) for told, _ in parts], 1) for name in ("z", "kl", "z_cov"))
         weight = torch.log_softmax(torch.stack([evidence for _, evidence in parts], 1), 1)
         return replace(hypotheses, z=z, kl=kl, z_cov=cov, log_weight=weight)
@@ -150,13 +161,13 @@ class Posterior(nn.Module):
         energy = (seen.power * moved.abs().square() - 2 * (seen.data.conj() * moved).real).sum(1)
         return (found - found.new_zeros(len(found)).index_add_(0, owner, energy))[owner]
 
-    def remember(self, z: Tensor, kl: Tensor) -> None:
-        """Answer from now on with means ``(N, d)`` and divergences ``(N,)`` by image id (and no covariance): right for as
-        long as poses and the linear volume stay as they are."""
-        self._known = z, kl
+    def remember(self, known: Known) -> None:
+        """Answer from now on with these means and divergences (and no covariance): right for as long as poses and the linear
+        volume stay as they are."""
+        self._known = known
 
     @property
-    def known(self) -> tuple[Tensor, Tensor] | None:
+    def known(self) -> Known | None:
         """What it was told to remember."""
         return self._known
 

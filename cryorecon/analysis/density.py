@@ -1,0 +1,142 @@
+r"""How conformations are distributed along the leading coordinates, the noise of z taken out; free energies of it.
+
+The density is piecewise constant on a grid, its weights those of largest likelihood by expectation-maximisation from a flat
+start, ``w_g <- w_g mean_i L_ig / sum_g' w_g' L_ig'`` (Richardson 1972; Lucy 1974; Kiefer & Wolfowitz 1956). Iterated on, it
+breaks into spikes: after each step neighbouring cells are averaged, 1:2:1 (Silverman, Jones, Wilson & Nychka 1990), and it is
+stopped where the likelihood of the half of the particles that it has not seen is largest. Free
+energies are ``F = -ln p`` in kT from the densest cell, per unit of the coordinate: an area, not a state, and another
+coordinate stretches it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryorecon.analysis.mixture import drawn
+from cryorecon.analysis.observed import Observed, marginal
+
+CELLS = {1: 64, 2: 56}  # of the grid along each coordinate
+PARTICLES = {1: 50_000, 2: 12_000}  # that a density is made from at most
+MOST = 300  # iterations
+HALVES = 8  # random half sets behind an error
+INSIDE = (0.1, 99.9)  # percentiles of the coordinates between which the grid lies
+
+
+@dataclass(frozen=True)
+class Density:
+    """axes: which coordinates, from 0. centres: of the cells along each, ``(g,)``. share: of particles in each cell,
+    ``(g,)`` or ``(g, g)``. free_energy, error: kT, the same shape; infinite where there is nobody. iterations: when it was
+    stopped."""
+
+    axes: tuple[int, ...]
+    centres: tuple[np.ndarray, ...]
+    share: np.ndarray
+    free_energy: np.ndarray
+    error: np.ndarray
+    iterations: int
+
+
+def deconvolve(found: Observed, coordinates: np.ndarray, mean: Tensor, covariance: Tensor, axes: tuple[int, ...],
+               seed: int = 0) -> Density:
+    """The density along one or two ``axes``; the other coordinates are integrated out under ``N(mean, covariance)``.
+
+    coordinates: ``(n, d)`` along the principal components, for the grid's range alone.
+    """
+    few = drawn(len(found), PARTICLES[len(axes)], seed)
+    centres = tuple(cells(coordinates[:, axis], CELLS[len(axes)]) for axis in axes)
+    seen = marginal(found.at(few), mean, covariance, list(axes))
+    points = torch.from_numpy(np.stack(np.meshgrid(*centres, indexing="ij"), -1).reshape(-1, len(axes)))
+    width = torch.tensor([float(at[1] - at[0]) for at in centres], dtype=torch.float64)
+    return _made(over_cells(seen, points, width), axes, centres, seed)
+
+
+def along(found: Observed, path: np.ndarray, seed: int = 0) -> Density:
+    """The density along a path of latents ``(g, d)``, evenly spaced: every particle lies on it, where its images say. The
+    coordinate is the length along the path."""
+    few = drawn(len(found), PARTICLES[1], seed)
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    width = torch.full((path.shape[1],), length[-1] / (len(path) - 1), dtype=torch.float64)
+    return _made(over_cells(found.at(few), torch.from_numpy(path).double(), width), (0,), (length,), seed)
+
+
+def _made(likelihood: Tensor, axes: tuple[int, ...], centres: tuple[np.ndarray, ...], seed: int) -> Density:
+    """The density on cells, from the likelihood ``(n, G)`` of particles there."""
+    n, shape = len(likelihood), tuple(len(at) for at in centres)
+    generator = torch.Generator().manual_seed(seed)
+    one, other = (likelihood[part] for part in torch.randperm(n, generator=generator).tensor_split(2))
+    iterations = max(1, round((stop(one, other, shape) + stop(other, one, shape)) / 2))
+    share = sharpened(likelihood, shape, iterations)
+    chosen = [torch.randperm(n, generator=generator)[: n // 2] for _ in range(HALVES)]
+    parts = [sharpened(likelihood[part], shape, iterations) for part in chosen]
+    nobody = 0.5 / n
+    logs = torch.stack([part.clamp(min=nobody).log() for part in parts])
+    error = (logs - share.clamp(min=nobody).log()).square().mean(0).sqrt()
+    energy = torch.where(share > nobody, -(share / share.max()).log(), torch.inf)
+    share, energy, error = (part.reshape(shape) for part in (share, energy, error))
+    return Density(axes, centres, share.numpy(), energy.numpy(), error.numpy(), iterations)
+
+
+def cells(values: np.ndarray, count: int) -> np.ndarray:
+    """Centres ``(count,)`` of equal cells over where ``values (n,)`` lie, but for the last thousandths."""
+    low, high = np.percentile(values, INSIDE)
+    margin = 0.08 * (high - low) or 1.0
+    edges = np.linspace(low - margin, high + margin, count + 1)
+    return (edges[:-1] + edges[1:]) / 2
+
+
+def over_cells(seen: Observed, points: Tensor, width: Tensor) -> Tensor:
+    """Likelihood ``(n, G)`` float32 of every particle at cells of centres ``(G, c)`` and ``width (c,)``, each particle's
+    largest 1; a cell's own extent is added to the noise, so that no particle falls between two."""
+    precision, pull = seen.double()
+    blur = torch.eye(len(width), dtype=torch.float64) + precision * (width.square() / 12)
+    precision = torch.linalg.solve(blur, precision)
+    precision = (precision + precision.transpose(1, 2)) / 2
+    pull = torch.linalg.solve(blur, pull[..., None])[..., 0]
+    outer = (points[:, :, None] * points[:, None, :]).flatten(1)
+    score = (pull @ points.T - 0.5 * precision.flatten(1) @ outer.T).float()
+    return torch.exp(score - score.amax(1, keepdim=True))
+
+
+def smooth(share: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Weights ``(G,)`` of cells in a grid of this shape, averaged with their neighbours' 1:2:1 along each axis; no weight
+    leaves the grid."""
+    grid = share.view(shape)
+    for axis in range(len(shape)):
+        first, last = grid.narrow(axis, 0, 1), grid.narrow(axis, shape[axis] - 1, 1)
+        wide = torch.cat([first, grid, last], axis)
+        grid = (wide.narrow(axis, 0, shape[axis]) + 2 * grid + wide.narrow(axis, 2, shape[axis])) / 4
+    return grid.reshape(-1)
+
+
+def step(likelihood: Tensor, share: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The next weights."""
+    seen = (likelihood @ share).clamp(min=1e-30)
+    return smooth(share * (likelihood.T @ (1 / seen)) / len(seen), shape)
+
+
+def flat(likelihood: Tensor) -> Tensor:
+    """Equal weights."""
+    return likelihood.new_full((likelihood.shape[1],), 1 / likelihood.shape[1])
+
+
+def stop(likelihood: Tensor, other: Tensor, shape: tuple[int, ...]) -> int:
+    """Iterations after which a density made from ``likelihood`` fits ``other`` particles best."""
+    share, best, after = flat(likelihood), -np.inf, 0
+    for number in range(1, MOST + 1):
+        share = step(likelihood, share, shape)
+        fits = float((other @ share).clamp(min=1e-30).log().mean())
+        if fits > best + 1e-6:
+            best, after = fits, number
+        elif number > after + 20:
+            break
+    return after
+
+
+def sharpened(likelihood: Tensor, shape: tuple[int, ...], iterations: int) -> Tensor:
+    """Weights ``(G,)`` after some iterations."""
+    share = flat(likelihood)
+    for _ in range(iterations):
+        share = step(likelihood, share, shape)
+    return share / share.sum()

@@ -1,0 +1,1 @@
+"""Libraries of others, unchanged; README.md says which."""
