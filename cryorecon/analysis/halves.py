@@ -69,9 +69,9 @@ class HalvesAgreement:
     """Wasserstein distances (root of the mean square over voxels in the mask, in the maps' units of density).
 
     between: of the two runs, over all pairs of draws. self_a, self_b: of two draws of one run. spread_a, spread_b: of a
-    run and its mean map. ratio: where ``between`` lies from what draws differ by (0) to no motion at all (1); NaN where
-    nothing moves. mean_fsc: of the mean maps. motion_fsc: of matched maps' differences from their means. apix: Å/px of
-    the maps compared.
+    run and its mean map. ratio: where ``between`` lies from what draws differ by (0) to no motion at all (1); NaN where the
+    floor is not below the ceiling: nothing moves, or K maps are too few. mean_fsc: of the mean maps. motion_fsc: of matched
+    maps' differences from their means. apix: Å/px of the maps compared.
     """
 
     between: float

@@ -93,7 +93,10 @@ def _report(found: "HalvesAgreement", particles: "ParticleAgreement | None") -> 
     print("Wasserstein distance of landscapes (root mean square density in the mask):")
     print(f"  A and B {found.between:.4g}; two draws of A {found.self_a:.4g}, of B {found.self_b:.4g}; A and no motion "
           f"{found.spread_a:.4g}, B and no motion {found.spread_b:.4g}")
-    print(f"ratio: {found.ratio:.3f} (0: as two draws of one run; 1: no better than no motion)")
+    if found.ratio == found.ratio:
+        print(f"ratio: {found.ratio:.3f} (0: as two draws of one run; 1: no better than no motion)")
+    else:
+        print("no ratio: nothing moves, or more than this number of maps can tell; give more --maps")
     for name, levels in found.resolutions().items():
         print(f"agreement of {name}: " + "; ".join(f"{each.bound}{each.angstrom:.2f} Å at FSC {level}" for level, each in
                                                   levels.items()))

@@ -78,10 +78,10 @@ def halves(found: HalvesAgreement) -> Figure:
     left.barh(list(bars), list(bars.values()), color=shades, height=0.65)
     left.invert_yaxis()
     left.grid(axis="y", visible=False)
-    left.set(xlabel="Wasserstein distance of maps", title=f"ratio {found.ratio:.2f} (0 agree, 1 no better than none)")
+    left.set(xlabel="Wasserstein distance of maps", title=f"ratio {found.ratio:.2f} (0 agree, 1 no better than no motion)")
     for name, curve, shade in (("mean maps", found.mean_fsc, LINES[5]), ("what moves", found.motion_fsc, LINES[0])):
         right.plot(curve.frequency.numpy(), curve.value.numpy(), color=shade, label=name)
     _resolution_axis(right, found.apix)
     right.set(ylim=(-0.2, 1.04), title="Agreement by resolution")
-    right.legend(loc="upper right")
+    right.legend(loc="lower left")
     return drawn

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryorecon.analysis.halves import compare_landscapes, compare_particles, draw, laid_on, rows_in_common, write
+from cryorecon.analysis.halves import Landscape, compare_landscapes, compare_particles, draw, laid_on, rows_in_common, write
 from cryorecon.data.cryodrgn_files import write_indices
 from cryorecon.imaging.masks import soft_sphere
 
@@ -65,6 +65,18 @@ def test_no_motion_and_another_motion_are_no_agreement():
     assert found.ratio == 1
     other = draw(latents(1), lambda z: torch.stack([ball(0.0, 0.0, float(row[0])) for row in z]), 40, BOX)
     assert compare_landscapes(a, other, MASK, 3.0).ratio == 1
+
+
+def test_unrelated_motions_are_not_flattered_by_their_matching():
+    generator = torch.Generator().manual_seed(0)
+
+    def noise():
+        basis, place = torch.randn(4, BOX, BOX, BOX, generator=generator), torch.randn(2, 40, 4, generator=generator)
+        return Landscape(torch.einsum("akr,rzyx->akzyx", place, basis) + 5 * ball(0.0))
+
+    found = compare_landscapes(noise(), noise(), MASK, 3.0)
+    assert found.ratio == 1
+    assert float(found.motion_fsc.value[3:].abs().max()) < 0.2
 
 
 def test_nothing_that_moves_has_no_ratio():
