@@ -37,9 +37,31 @@ def selected(run, tmp_path, *criteria):
 def test_clusters_are_positions_in_the_file_that_the_run_was_given(run, tmp_path):
     labels = np.load(run / "analyze.0" / "kmeans3" / "labels.npy")
     wanted = 2 * np.flatnonzero(labels != 1)
-    assert selected(run, tmp_path, "--cluster", "0,2").tolist() == wanted.tolist()
+    assert selected(run, tmp_path, "--cluster", "1,3").tolist() == wanted.tolist()
     assert len(load_particles(tmp_path / "chosen.star", datadir=run.parent / "data")) == len(wanted)
-    assert selected(run, tmp_path, "--cluster", "1", "--invert").tolist() == wanted.tolist()
+    assert selected(run, tmp_path, "--cluster", "2", "--invert").tolist() == wanted.tolist()
+
+
+def test_states_are_chosen_like_clusters(run, tmp_path):
+    labels = np.load(next((run / "analyze.0").glob("gmm*/labels.npy")))
+    assert selected(run, tmp_path, "--state", "1").tolist() == (2 * np.flatnonzero(labels == 0)).tolist()
+
+
+def test_an_analysis_of_some_particles_selects_among_them(run, tmp_path):
+    """Clusters, axes and outlines are those of the particles that were analysed; what is written are positions in the file."""
+    some = np.arange(0, 30, 3)
+    dump_pickles(tmp_path / "some.pkl", some)
+    folder = tmp_path / "part"
+    assert main(["analyze", str(run), "--ksample", "2", "--ind", str(tmp_path / "some.pkl"), "-o", str(folder)]) == 0
+    labels = np.load(folder / "kmeans2" / "labels.npy")
+    assert len(labels) == 10
+    chosen = selected(run, tmp_path, "--analysis", str(folder), "--cluster", "2")
+    assert chosen.tolist() == (2 * some[labels == 1]).tolist()
+    others = selected(run, tmp_path, "--analysis", str(folder), "--cluster", "2", "--invert")
+    assert sorted([*chosen, *others]) == (2 * some).tolist()
+    assert (folder / "kmeans2" / "half_maps.csv").is_file()
+    assert main(["analyze", str(run), "--ksample", "2", "--skip-vol", "--skip-half-maps", "-o", str(folder)]) == 0
+    assert not (folder / "ind.npy").exists()
 
 
 def test_criteria_meet(run, tmp_path):
@@ -64,7 +86,7 @@ def test_the_worst_fitting_are_left_out_and_the_list_trains(run, tmp_path):
 
 
 @pytest.mark.parametrize(("criteria", "said"), [
-    ([], "expected a criterion, found none"), (["--cluster", "9"], "expected clusters from 0 to 2"),
+    ([], "expected a criterion, found none"), (["--cluster", "9"], "expected numbers from 1 to 3"),
     (["--z-range", "pc7=0:1"], "expected pc1 to pc2"), (["--z-range", "pc1=1000:"], "found none of 30"),
     (["--z-range", "nonsense"], "expected AXIS=LOW:HIGH"), (["--loss-percentile", "90:10"], "expected two percentiles"),
     (["--cluster", "one"], "expected whole numbers"), (["--lasso", "absent.json"], "absent.json"),

@@ -10,6 +10,7 @@ import torch
 from cryorecon.data.cryodrgn_files import write_ctf, write_indices, write_poses
 from cryorecon.data.load import load_particles
 from cryorecon.data.mrc import write_stack
+from cryorecon.data.stack import ParticleStack
 from cryorecon.data.star_write import write_star
 from cryorecon.errors import InputError
 
@@ -140,3 +141,11 @@ def test_poses_of_a_star_at_another_box(make_data):
     torch.testing.assert_close(
         load_particles(data.mrcs, poses=data.folder / "p.npy").poses.shift, data.stack.poses.shift
     )
+
+
+def test_images_of_some_particles_are_numbered_anew():
+    stack = ParticleStack.from_images(np.arange(6.0)[:, None, None] * np.ones((6, 4, 4)), 1.0)
+    stack = replace(stack, particle=torch.tensor([7, 2, 7, 5, 2, 5]))
+    some = stack.of_particles(np.array([2, 0]))  # ids 7 and 2
+    assert some.particle.tolist() == [0, 1, 0, 1]
+    assert some.images()[:, 0, 0].tolist() == [0.0, 1.0, 2.0, 4.0]
