@@ -296,7 +296,7 @@ const Explorer = (() => {
       part.frame.max = series.volumes.length - 1;
       const [low, high] = series.range;
       part.level.value = Math.round(1000 * (series.level - low) / (high - low));
-      chooseMap(0, true);
+      return chooseMap(0, true);
     }
 
     /** Show map i. own: it was asked for itself, not by a particle near it. */
@@ -499,7 +499,7 @@ const Explorer = (() => {
     part.plot.on("plotly_selected", select);
     part.plot.on("plotly_deselect", clear);
     onScheme(() => { if (view) view.ground(hex(css("--ground"))); drawPoints(); drawSurface(); });
-    if (data.series.length) chooseSeries(data.series[0]);
+    if (data.series.length) await chooseSeries(data.series[0]);
     return {state, axes, view, choosePoint, chooseMap, index, label};
   }
 
