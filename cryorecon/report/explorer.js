@@ -327,6 +327,7 @@ const Explorer = (() => {
         const values = await unpack(sent.data, "u8");
         const volume = {box: sent.box, low: sent.low, high: sent.high, values, key: `decoded/${index[i]}`};
         state.decoded = {volume, z: point};
+        for (const button of part.volumes.children) button.setAttribute("aria-pressed", "false");
         about();
         drawPoints();
         await drawSurface();
@@ -407,6 +408,7 @@ const Explorer = (() => {
         canvas.title = `particle ${whole(index[state.particle])}`;
         part.strip.prepend(canvas);
       }
+      while (part.strip.children.length > Math.max(8, count)) part.strip.lastChild.remove();
     }
 
     // movie -----------------------------------------------------------------------------------------------------------
