@@ -129,8 +129,8 @@ def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: flo
         Section("Explore", "Each dot is a particle; near dots are alike. Where few lie, a map is the decoder's guess.",
                 [picture for picture in drawn if picture.instead],
                 markup=asset("explorer.html") + embedded(explorer_data(explorer), "explorer-data")),
-        Section("Clusters", "k-means clusters of z, numbered along the first principal component. Files and "
-                "`cryorecon select --cluster` count them from 0.",
+        Section("Clusters", "k-means clusters of z, numbered along the first principal component; "
+                "`cryorecon select --cluster` takes these numbers.",
                 tables=[Table(("cluster", "particles", "share", "particle shown (from 0)"), rows, series="clusters")]),
         Section("Latent space", "Where particles crowd, and how many numbers describe them.",
                 [picture for picture in still if picture not in slices]),

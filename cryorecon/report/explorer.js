@@ -1,62 +1,10 @@
-// The report's interactive part: particles as points, maps as surfaces (surface.js), images, lasso, curves.
+// The report's interactive part: particles as points, maps as surfaces (surface.js), images, lasso.
 // Its data lie in <script type="application/json" class="explorer-data"> (report/explorer.py says what is in them).
 // All words come in by textContent or escaped: names of files and runs are only ever text.
 "use strict";
 
 const Explorer = (() => {
-  const TYPES = {u8: Uint8Array, u16: Uint16Array, u32: Uint32Array, f32: Float32Array};
-
-  /** Numbers that report/packed.py wrote: base64 of gzip. */
-  async function unpack(text, type) {
-    const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
-    const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new TYPES[type](await new Response(plain).arrayBuffer());
-  }
-
-  const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const rgb = ([r, g, b]) => `rgb(${Math.round(255 * r)},${Math.round(255 * g)},${Math.round(255 * b)})`;
-  const plain = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;"); // plotly reads tags in its labels
-  const whole = number => number.toLocaleString("en-US");
-  const hex = text => {
-    const digits = text.length === 4 ? [...text.slice(1)].map(d => d + d).join("") : text.slice(1);
-    return [0, 2, 4].map(i => parseInt(digits.slice(i, i + 2), 16) / 255);
-  };
-  function make(tag, attributes, text) {
-    const node = Object.assign(document.createElement(tag), attributes);
-    if (text !== undefined) node.textContent = text;
-    return node;
-  }
-  function fill(select, options) {
-    select.replaceChildren(...options.map(([value, text]) => make("option", {value}, text)));
-  }
-
-  // --- plots ---------------------------------------------------------------------------------------------------------
-
-  function layout(more) {
-    const axis = title => ({title: {text: title, standoff: 8}, gridcolor: css("--line"), zeroline: false,
-      linecolor: css("--line"), ticks: "outside", tickcolor: css("--line"), automargin: true});
-    const {xtitle, ytitle, ...rest} = more;
-    return {paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {color: css("--ink"), size: 12,
-      family: "system-ui, sans-serif"}, margin: {l: 50, r: 12, t: 30, b: 44}, xaxis: axis(xtitle), yaxis: axis(ytitle),
-      modebar: {bgcolor: "rgba(0,0,0,0)", color: css("--quiet"), activecolor: css("--accent")},
-      hoverlabel: {bgcolor: css("--card"), bordercolor: css("--line"), font: {color: css("--ink")}}, ...rest};
-  }
-  const CONFIG = {responsive: true, displaylogo: false, displayModeBar: true, scrollZoom: true,
-    modeBarButtonsToRemove: ["toImage", "autoScale2d", "zoomIn2d", "zoomOut2d"]};
-  const onScheme = act => matchMedia("(prefers-color-scheme: dark)").addEventListener("change", act);
-
-  function curves(node, data) {
-    const colours = ["#1f6fb4", "#d1622b", "#2a9d73", "#8a5cb8", "#c2a01e", "#5b6b7d"];
-    const traces = data.lines.map((line, i) => ({x: line.x, y: line.y, name: plain(line.name), type: "scatter", mode: "lines",
-      line: {color: colours[i % 6], width: 2, dash: ["solid", "dash", "dot"][Math.floor(i / 6) % 3]}}));
-    const draw = () => Plotly.react(node, traces, layout({xtitle: "spatial frequency (1/Å)", ytitle: "FSC",
-      title: {text: plain(data.title), font: {size: 14}, x: 0.02, y: 0.98},
-      showlegend: true, legend: {orientation: "h", y: -0.2}, hovermode: "x unified", dragmode: "zoom",
-      shapes: [0.143, 0.5].map(y => ({type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y,
-        line: {color: css("--quiet"), width: 1, dash: "dot"}}))}), CONFIG);
-    onScheme(draw);
-    return draw();
-  }
+  const {unpack, css, rgb, plain, whole, hex, make, fill, layout, CONFIG, onScheme, curves} = Plots;
 
   // --- geometry ------------------------------------------------------------------------------------------------------
 
@@ -296,7 +244,7 @@ const Explorer = (() => {
       part.frame.max = series.volumes.length - 1;
       const [low, high] = series.range;
       part.level.value = Math.round(1000 * (series.level - low) / (high - low));
-      chooseMap(0, true);
+      return chooseMap(0, true);
     }
 
     /** Show map i. own: it was asked for itself, not by a particle near it. */
@@ -327,6 +275,7 @@ const Explorer = (() => {
         const values = await unpack(sent.data, "u8");
         const volume = {box: sent.box, low: sent.low, high: sent.high, values, key: `decoded/${index[i]}`};
         state.decoded = {volume, z: point};
+        for (const button of part.volumes.children) button.setAttribute("aria-pressed", "false");
         about();
         drawPoints();
         await drawSurface();
@@ -407,6 +356,7 @@ const Explorer = (() => {
         canvas.title = `particle ${whole(index[state.particle])}`;
         part.strip.prepend(canvas);
       }
+      while (part.strip.children.length > Math.max(8, count)) part.strip.lastChild.remove();
     }
 
     // movie -----------------------------------------------------------------------------------------------------------
@@ -499,7 +449,7 @@ const Explorer = (() => {
     part.plot.on("plotly_selected", select);
     part.plot.on("plotly_deselect", clear);
     onScheme(() => { if (view) view.ground(hex(css("--ground"))); drawPoints(); drawSurface(); });
-    if (data.series.length) chooseSeries(data.series[0]);
+    if (data.series.length) await chooseSeries(data.series[0]);
     return {state, axes, view, choosePoint, chooseMap, index, label};
   }
 

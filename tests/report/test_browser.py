@@ -107,6 +107,17 @@ def test_words_stay_words(opened):
     assert opened.run("document.querySelectorAll('.curves .main-svg').length") > 0
 
 
+def test_the_policy_lets_nothing_out_and_no_script_in(browser, report):
+    browser.open(report[0].as_uri())
+    assert browser.run("fetch('https://example.org/').then(() => 'out', () => 'stopped')") == "stopped"
+    bad = '<img src=x onerror="window.hit = 1"><a id=a onclick="window.hit = 2">'
+    browser.run(f"document.body.insertAdjacentHTML('beforeend', {json.dumps(bad)})")
+    browser.run("document.getElementById('a').click()")
+    browser.wait("[...document.images].at(-1).complete")
+    assert browser.run("window.hit") is None
+    assert sum("Content Security Policy" in told for told in browser.complaints()) >= 3
+
+
 def test_the_surface_is_drawn_and_the_stills_give_way(opened):
     assert sum(value > 0 for value in pixels(opened)) > 500
     assert opened.run("[...document.querySelectorAll('.fallback-surface, .fallback-points')]"
@@ -186,7 +197,7 @@ def test_a_lasso_is_what_select_reads(opened, report):
 
 
 def test_a_box_selects_as_well_and_an_outline_can_be_moved(opened, report):
-    _, _, found = report
+    found = report[2]
     opened.run("Plotly.relayout(document.querySelector('.plot'), {dragmode: 'select'}).then(() => 0)")
     opened.drag(plot_pixels(opened, [[-1, -1], [0, 0], [1, 1]]))
     opened.wait(f"!{part('selection')}.hidden")
