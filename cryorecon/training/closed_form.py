@@ -35,6 +35,7 @@ POINTS_ON_GPU = 1 << 25  # but no more Fourier points than these, some 30 bytes 
 SCHEDULE = ((0.25, 5), (0.4, 4), (0.6, 2), (1.0, 1))  # (fraction of the resolved band, passes)
 POLISHED = 2  # more passes at the last band, in which poses that were found follow the conformations
 SEARCHED = 16.0  # Fourier pixels: what finds a pose lies below; polishing uses the rest
+RESTARTS = 2  # from other random components, where half sets agree on none: two may lose a motion that one start found apart
 PRIOR_FROM = 4  # passes before the latent prior is learned: components must have settled
 
 
@@ -106,16 +107,15 @@ def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim
     bands = [max(fraction * top, min(6.0, top)) for fraction, passes in SCHEDULE for _ in range(passes)]
     volume, *two = (VoxelGrid(grid, z_dim, bands[0]) for _ in range(3))
     others = (two[0], two[1])  # of the images outside each half set
-    maps = random_components(start.density, coarsen(mask, volume.lattice.coarse_box()), z_dim, generator)
-    for each in (volume, *others):
-        each.set_values(each.lattice.from_density(maps))
+    begin_anew((volume, *others), bands[0], start.density, mask, generator)
     prior: DiscretePrior | None = None
     model = Model(grid, volume, pose, Fixed())
     marched = len(bands)
     if isinstance(pose, PoseTable):
         bands += [top] * POLISHED
-    for number, band in enumerate(bands):
-        limit = volume.lattice.limit
+    number, restarts = 0, RESTARTS
+    while number < len(bands):
+        band, limit = bands[number], volume.lattice.limit
         crossed = [Posterior(other, grid, limit, prior) for other in others]
         poses = None
         if isinstance(pose, PoseTable) and number >= marched:
@@ -125,12 +125,17 @@ def low_rank(loader: Loader, half: Tensor, mask: Tensor, start: Consensus, z_dim
         for _ in fit(model, em, loader, {}, range(number, number + 1), loader.particles_for(images_at_once(grid)), seed,
                      grid.device):
             pass
+        if restarts and number < marched and not bool((em.fsc[1:, 1:] > 0).any()):
+            begin_anew((volume, *others), bands[0], start.density, mask, generator)
+            number, restarts, prior = 0, restarts - 1, None
+            continue
         if atoms and number >= PRIOR_FROM:
             prior = learn_prior(loader, model, others, half, atoms, generator)
         extent = grid.box * grid.apix
         shells = em.fsc[:, 1 : int(band) + 1].gt(0.143).float().cumprod(1).sum(1).clamp(min=1)
         report(f"low rank {number + 1}/{len(bands)}", {
             "band_A": extent / band, "mean_A": extent / float(shells[0]), "first_component_A": extent / float(shells[1])})
+        number += 1
     return readable(volume, prior, em.fsc)
 
 
@@ -157,6 +162,15 @@ def readable(volume: VoxelGrid, prior: DiscretePrior | None, fsc: Tensor) -> Low
     if prior is not None:
         prior = DiscretePrior(prior.atoms * share, prior.log_weight)
     return LowRank(volume, prior, share.square(), fsc)
+
+
+def begin_anew(volumes: tuple[VoxelGrid, ...], band: float, density: Tensor, mask: Tensor, generator: torch.Generator) -> None:
+    """The mean and random components in all volumes, which are cut to ``band``."""
+    for each in volumes:
+        each.restrict(band)
+    maps = random_components(density, coarsen(mask, volumes[0].lattice.coarse_box()), volumes[0].z_dim, generator)
+    for each in volumes:
+        each.set_values(each.lattice.from_density(maps))
 
 
 def random_components(density: Tensor, mask: Tensor, z_dim: int, generator: torch.Generator) -> Tensor:

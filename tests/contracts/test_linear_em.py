@@ -94,3 +94,26 @@ def test_contrast_is_found_whether_images_were_multiplied_by_their_ctf_or_not(pl
     ours, theirs = (image_scales(Loader(each, grid, problem.noise, windowed=False), model) for each in (plain, premultiplied))
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours, truth / truth.median(), rtol=0.15, atol=0)
+
+
+def test_a_start_that_half_sets_lose_is_made_anew(planted, monkeypatch):
+    """Components that die in a pass leave nothing to follow: others are drawn, and the motion is found from them."""
+    from cryorecon.training import closed_form
+
+    problem = planted(400, sigma=0.5, motion=0.6)
+    loader, pose, half, mask, start = run_consensus(problem)
+    draws = []
+    whole = closed_form.random_components
+
+    def dead_at_first(density, mask, z_dim, generator):
+        maps = whole(density, mask, z_dim, generator)
+        draws.append(1)
+        if len(draws) == 1:
+            maps[1:] = 0  # no pass can leave it: z has no pull
+        return maps
+
+    monkeypatch.setattr(closed_form, "random_components", dead_at_first)
+    found = low_rank(loader, half, mask, start, 1, 30, 0, lambda *line: None)
+    assert len(draws) == 2
+    z = latents(Model(problem.grid, found.volume, pose, Posterior(found.volume, problem.grid, prior=found.prior)), loader)
+    assert torch.corrcoef(torch.stack([torch.from_numpy(z[:, 0]), problem.z[:, 0]]))[0, 1].abs() > 0.9
