@@ -50,7 +50,8 @@ def distribution_section(found: Distribution, pca: PCA, made: Sequence[Walk], fo
     dense = next((walk for walk in made if walk.density is not None), None)
     return Section("States and free energies", f"{seen} kT are those of the temperature from which the sample was frozen.",
                    _pictures(found, pca, dense, folder),
-                   [Table(("state", "occupancy", "kT from the fullest", "particles nearest", "particle shown (from 0)"), rows)])
+                   [Table(("state", "occupancy", "kT from the fullest", "particles nearest", "particle shown (from 0)"), rows,
+                          series=found.name)])
 
 
 def _pictures(found: Distribution, pca: PCA, dense: Walk | None, folder: Path) -> list[Picture]:
@@ -93,7 +94,8 @@ def _real(name: str, maps: dict[int, ClusterMap], apix: float, folder: Path) -> 
     lines = Curves(f"FSC of the half maps' differences from all particles, by number of the {what}",
                    {str(i + 1): (one.frequency / apix, one.difference) for i, one in maps.items()})
     return Section(f"Are the {what} real?", REAL.format(what=what), markup=curves_markup(lines),
-                   tables=[Table((what[:-1], "images", "half maps agree to", "differences agree to", "decoder shows"), rows)])
+                   tables=[Table((what[:-1], "images", "half maps agree to", "differences agree to", "decoder shows"), rows,
+                                 series="" if len(maps) <= max(maps) else name if what == "states" else "clusters")])
 
 
 def _angstrom(value: float) -> str:

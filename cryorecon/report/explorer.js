@@ -4,24 +4,7 @@
 "use strict";
 
 const Explorer = (() => {
-  const {unpack, css, rgb, plain, whole, hex, make, fill, layout, CONFIG, onScheme, curves} = Plots;
-
-  // --- geometry ------------------------------------------------------------------------------------------------------
-
-  /** Even-odd rule, side by side with analysis/selection.py's by_lasso: both must choose the same particles. */
-  function inside(x, y, polygon) {
-    let odd = false;
-    for (let i = 0; i < polygon.length; i++) {
-      const [x1, y1] = polygon[i], [x2, y2] = polygon[(i + 1) % polygon.length];
-      if (y1 !== y2 && (y1 > y) !== (y2 > y) && x < x1 + (y - y1) * (x2 - x1) / (y2 - y1)) odd = !odd;
-    }
-    return odd;
-  }
-  function distance(z, i, d, point) {
-    let sum = 0;
-    for (let k = 0; k < d; k++) sum += (z[i * d + k] - point[k]) ** 2;
-    return Math.sqrt(sum);
-  }
+  const {unpack, css, rgb, plain, whole, hex, make, fill, layout, inside, distance, CONFIG, onScheme, curves} = Plots;
 
   // --- the explorer --------------------------------------------------------------------------------------------------
 
@@ -29,39 +12,13 @@ const Explorer = (() => {
     const part = Object.fromEntries([...root.querySelectorAll("[data-part]")].map(node => [node.dataset.part, node]));
     const n = data.shown, d = data.zdim, served = document.documentElement.dataset.served !== undefined;
     const [index, z, label] = await Promise.all([unpack(data.index, "u32"), unpack(data.z, "f32"), unpack(data.label, "u16")]);
-    const axes = await readAxes();
+    const axes = await Axes.read(data, z);
     const view = data.series.length ? Surface.view(part.surface) : null;
     // particle: a point's number in the plot. decoded: {volume, z} under serve. chosen: points inside the lasso
     const state = {x: axes[0], y: axes[1] || axes[0], colour: null, series: null, map: 0, decoded: null, level: 0,
       compare: "", particle: null, chosen: null, selected: null, timer: null, asked: 0};
     const volumes = new Map(), meshes = new Map();
     const tiles = data.images ? await unpack(data.images.tiles, "u8") : null;
-
-    /** Axes {name, title, at: point -> value of a latent or null, values}; pc and z are those that select knows by name. */
-    async function readAxes() {
-      const found = [], {mean, components, explained} = data.pca;
-      for (let c = 0; c < Math.min(d, 8); c++) {
-        const at = point => components[c].reduce((sum, w, k) => sum + w * (point[k] - mean[k]), 0);
-        const values = new Float64Array(n);
-        for (let i = 0; i < n; i++) values[i] = at(z.subarray(i * d, i * d + d));
-        const title = `PC ${c + 1} (${(100 * explained[c]).toFixed(1)} %)`;
-        found.push({name: `pc${c + 1}`, title, at, values, known: true});
-      }
-      if (data.umap) {
-        const both = await unpack(data.umap, "f32");
-        for (const k of [0, 1])
-          found.push({name: `umap${k + 1}`, title: `UMAP ${k + 1}`, at: null, values: both.filter((_, i) => i % 2 === k)});
-      }
-      for (let k = 0; k < Math.min(d, 32); k++) {
-        const values = Float64Array.from({length: n}, (_, i) => z[i * d + k]);
-        found.push({name: `z${k + 1}`, title: `z ${k + 1}`, at: point => point[k], values, known: true});
-      }
-      const spread = Float64Array.from({length: n}, (_, i) => (i * 0.618034) % 1);
-      const extra = await Promise.all(data.columns.map(async column => ({name: column.name, title: column.name, at: null,
-        values: await unpack(column.values, "f32")})));
-      if (d === 1) found.splice(1, 0, {name: "spread", title: "spread out (no meaning)", at: null, values: spread});
-      return [...found, ...extra];
-    }
 
     // points ----------------------------------------------------------------------------------------------------------
 
@@ -282,7 +239,8 @@ const Explorer = (() => {
         const images = await fetch(`images?particle=${index[i]}`);
         if (images.ok && state.particle === i) {
           const found = await images.json();
-          own(found.side, await unpack(found.tiles, "u8"), found.count);
+          part.images.hidden = false;
+          Images.lead(part.strip, found.side, await unpack(found.tiles, "u8"), found.count, index[i]);
         }
       } catch (error) {
         if (state.particle === i) part.detail.textContent = `The map could not be decoded: ${error.message}`;
@@ -320,43 +278,12 @@ const Explorer = (() => {
     const numbers = point => [...point].slice(0, 8).map(value => value.toFixed(2).replace(/^-0\.00$/, "0.00")).join(", ")
       + (point.length > 8 ? ", …" : "");
 
-    function tile(side, bytes, k) {
-      const canvas = make("canvas", {width: side, height: side}), image = new ImageData(side, side);
-      for (let y = 0; y < side; y++) for (let x = 0; x < side; x++) {
-        const value = bytes[(k * side + side - 1 - y) * side + x];
-        image.data.set([value, value, value, 255], 4 * (y * side + x));
-      }
-      canvas.getContext("2d").putImageData(image, 0, 0);
-      return canvas;
-    }
     function strip(cluster, i) {
       part.images.hidden = !tiles || cluster === null;
       if (part.images.hidden) return;
       const particle = i === null ? state.series && state.series.volumes[state.map].particle : index[i];
-      const {side, particles, labels} = data.images;
-      const shown = particles.map((_, k) => k).filter(k => labels[k] === cluster || particles[k] === particle)
-        .sort((a, b) => (particles[b] === particle) - (particles[a] === particle)).slice(0, 8);
       part.whose.textContent = `Particle images of cluster ${cluster + 1}, low-passed:`;
-      part.strip.replaceChildren(...shown.map(k => {
-        const canvas = tile(side, tiles, k);
-        canvas.title = `particle ${whole(particles[k])}`;
-        canvas.setAttribute("role", "img");
-        canvas.setAttribute("aria-label", canvas.title);
-        canvas.classList.toggle("own", particles[k] === particle);
-        return canvas;
-      }));
-    }
-    /** Under serve: the images of the particle that was clicked, first and outlined. */
-    function own(side, bytes, count) {
-      part.images.hidden = false;
-      part.strip.querySelectorAll(".own").forEach(node => node.remove());
-      for (let k = count - 1; k >= 0; k--) {
-        const canvas = tile(side, bytes, k);
-        canvas.className = "own";
-        canvas.title = `particle ${whole(index[state.particle])}`;
-        part.strip.prepend(canvas);
-      }
-      while (part.strip.children.length > Math.max(8, count)) part.strip.lastChild.remove();
+      Images.show(part.strip, data.images, tiles, cluster, particle);
     }
 
     // movie -----------------------------------------------------------------------------------------------------------

@@ -84,7 +84,8 @@ def asset(name: str) -> str:
 
 def scripts() -> list[str]:
     """The scripts of a page that shows :func:`explorer_data` or :func:`curves_data`, in their order."""
-    return [asset("vendor/plotly-gl2d.min.js"), asset("surface.js"), asset("plots.js"), asset("explorer.js")]
+    return [asset("vendor/plotly-gl2d.min.js"), asset("surface.js"), asset("plots.js"), asset("axes.js"),
+            asset("images.js"), asset("explorer.js")]
 
 
 def shown_particles(explorer: Explorer) -> np.ndarray:

@@ -1,4 +1,4 @@
-// What the report's scripts share: numbers out of the page, colours of the scheme, the look of plots, plots of lines.
+// What the report's scripts share: numbers out of the page, colours of the scheme, what lies in an outline, the look of plots, plots of lines.
 "use strict";
 
 const Plots = (() => {
@@ -26,6 +26,23 @@ const Plots = (() => {
   }
   function fill(select, options) {
     select.replaceChildren(...options.map(([value, text]) => make("option", {value}, text)));
+  }
+
+  // --- geometry ------------------------------------------------------------------------------------------------------
+
+  /** Even-odd rule, side by side with analysis/selection.py's by_lasso: both must choose the same particles. */
+  function inside(x, y, polygon) {
+    let odd = false;
+    for (let i = 0; i < polygon.length; i++) {
+      const [x1, y1] = polygon[i], [x2, y2] = polygon[(i + 1) % polygon.length];
+      if (y1 !== y2 && (y1 > y) !== (y2 > y) && x < x1 + (y - y1) * (x2 - x1) / (y2 - y1)) odd = !odd;
+    }
+    return odd;
+  }
+  function distance(z, i, d, point) {
+    let sum = 0;
+    for (let k = 0; k < d; k++) sum += (z[i * d + k] - point[k]) ** 2;
+    return Math.sqrt(sum);
   }
 
   // --- plots ---------------------------------------------------------------------------------------------------------
@@ -56,5 +73,5 @@ const Plots = (() => {
     return draw();
   }
 
-  return {unpack, css, rgb, plain, whole, hex, make, fill, layout, CONFIG, onScheme, curves};
+  return {unpack, css, rgb, plain, whole, hex, make, fill, layout, inside, distance, CONFIG, onScheme, curves};
 })();
