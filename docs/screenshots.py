@@ -44,7 +44,7 @@ def lasso(tab) -> None:
 
 def path(tab) -> None:
     """The middle of the first path beside its first map."""
-    for name, value in (("series", "pc1"), ("compare", "0")):
+    for name, value in (("series", "path_density"), ("compare", "0")):
         tab.run(f"(() => {{ const e = document.querySelector('[data-part={name}]'); e.value = '{value}';"
                 "e.dispatchEvent(new Event('change')); })()")
     tab.run("Explorer.ready.then(e => e.chooseMap(6, true))")

@@ -94,9 +94,10 @@ def make_explorer(found: Findings, z: np.ndarray, select: str, umap: tuple[np.nd
     """The interactive part for ``found`` of latents ``z (N, d)``.
 
     ``select``: the command that reads a lasso. ``umap``: indices and positions. ``stack``: the particles, for their images
-    and columns, or None where they are gone. ``more``: further series of maps.
+    and columns, or None where they are gone. ``more``: further series of maps, shown after the clusters'.
     """
-    series = [*found_series(found, z), *more]
+    series = found_series(found, z)
+    series[1:1] = more
     if stack is None:
         return Explorer(found.folder, z, found.pca, found.clusters, series, select, umap)
     rng, chosen = np.random.default_rng(0), [found.clusters.nearest]
@@ -129,8 +130,8 @@ def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: flo
         Section("Explore", "Each dot is a particle; near dots are alike. Where few lie, a map is the decoder's guess.",
                 [picture for picture in drawn if picture.instead],
                 markup=asset("explorer.html") + embedded(explorer_data(explorer), "explorer-data")),
-        Section("Clusters", "k-means clusters of z, numbered along the first principal component; "
-                "`cryorecon select --cluster` takes these numbers.",
+        Section("Clusters", "k-means clusters of z, numbered along the first principal component;"
+                " select --cluster takes these numbers.",
                 tables=[Table(("cluster", "particles", "share", "particle shown (from 0)"), rows, series="clusters")]),
         Section("Latent space", "Where particles crowd, and how many numbers describe them.",
                 [picture for picture in still if picture not in slices]),

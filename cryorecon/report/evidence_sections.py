@@ -33,10 +33,10 @@ def states_series(found: Distribution, z: np.ndarray, maps: Sequence[Path]) -> S
 
 
 def walk_series(made: Sequence[Walk]) -> list[Series]:
-    """The maps along ways, as the explorer shows them."""
+    """The maps along ways, as the explorer shows them; the densest first."""
     return [Series(walk.name, f"along the way {walk.title}", "path", walk.maps, walk.points,
                    [f"Way {walk.title}: map {n + 1} of {len(walk.maps)}" for n in range(len(walk.maps))], walk.particles)
-            for walk in made if walk.maps]
+            for walk in reversed(made) if walk.maps]
 
 
 def distribution_section(found: Distribution, pca: PCA, made: Sequence[Walk], folder: Path) -> Section:
