@@ -43,7 +43,8 @@ def walks(z: np.ndarray, found: Distribution, pca: PCA, folder: Path, decode: De
     ------
     InputError: fewer than two anchors, or one that is no particle.
     """
-    through = list(path_ends(z, seed=seed)) if anchors is None else check_anchors(anchors, len(z)).tolist()
+    ends = sorted(path_ends(z, seed=seed), key=lambda i: float(pca.project(z[i : i + 1])[0, 0]))  # as clusters are numbered
+    through = ends if anchors is None else check_anchors(anchors, len(z)).tolist()
     made = [_walk("path_direct", "straight", direct_path(z[through].astype(np.float64), n), z, folder, decode, apix)]
     try:
         chain = graph_path(z, through, avg_neighbours=None, seed=seed)
