@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from cryorecon.analysis.mixture import drawn
 from cryorecon.data.mrc import read_volume, write_volume
 from cryorecon.inference.pose.given import Given
 from cryorecon.metrics.fsc import fsc_curve
@@ -21,7 +22,9 @@ from cryorecon.training.build import Problem
 from cryorecon.training.closed_form import consensus
 from cryorecon.training.train import State, image_poses
 
-FEWEST = 20  # particles of a cluster that is backprojected at all
+FEWEST = 20  # images of a cluster that is backprojected at all
+MOST = 20_000  # images of a cluster that are, drawn at random: enough to tell whether it differs
+WHOLE = 100_000  # images of all clusters, likewise
 CROSSED = 0.143
 
 
@@ -62,7 +65,7 @@ def agreement(curve: np.ndarray) -> slice:
 
 def cluster_maps(problem: Problem, state: State, labels: np.ndarray, folder: Path, decoded: list[Path],
                  name: str) -> Iterator[ClusterMap | None]:
-    """Backproject the particles of each cluster of ``labels (particles,)``, -1 of none; None where there are too few.
+    """Backproject the particles (20,000 images at most) of each cluster of ``labels (particles,)``, -1 of none; None where there are too few.
 
     Writes ``half_maps/cluster_001_a.mrc``, ``_b.mrc`` into ``folder``. decoded: the decoder's map of each cluster, or none.
     name: of the progress bar.
@@ -73,12 +76,14 @@ def cluster_maps(problem: Problem, state: State, labels: np.ndarray, folder: Pat
     whole, mask = None, problem.mask
     mean = _mean(decoded)
     for cluster in tqdm(range(int(labels.max()) + 1), desc=name, unit="cluster", disable=None, leave=False):
-        rows = torch.from_numpy(np.flatnonzero(of_image == cluster))
+        members = np.flatnonzero(of_image == cluster)
+        rows = torch.from_numpy(members[drawn(len(members), MOST, cluster)])
         if len(rows) < FEWEST:
             yield None
             continue
         if whole is None:
-            whole = _halves(problem, state, pose, torch.from_numpy(np.flatnonzero(of_image >= 0)))
+            everyone = np.flatnonzero(of_image >= 0)
+            whole = _halves(problem, state, pose, torch.from_numpy(everyone[drawn(len(everyone), WHOLE, 0)]))
         halves = _halves(problem, state, pose, rows)
         for half, letter in zip(halves, "ab", strict=True):
             path = folder / "half_maps" / f"cluster_{cluster + 1:03d}_{letter}.mrc"
