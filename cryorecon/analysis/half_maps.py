@@ -65,7 +65,7 @@ def agreement(curve: np.ndarray) -> slice:
 
 def cluster_maps(problem: Problem, state: State, labels: np.ndarray, folder: Path, decoded: list[Path],
                  name: str) -> Iterator[ClusterMap | None]:
-    """Backproject the particles (20,000 images at most) of each cluster of ``labels (particles,)``, -1 of none; None where there are too few.
+    """Backproject each cluster of ``labels (particles,)``, -1 of none, by 20,000 images at most; None where there are too few.
 
     Writes ``half_maps/cluster_001_a.mrc``, ``_b.mrc`` into ``folder``. decoded: the decoder's map of each cluster, or none.
     name: of the progress bar.
