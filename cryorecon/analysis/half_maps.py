@@ -73,7 +73,7 @@ def cluster_maps(problem: Problem, state: State, labels: np.ndarray, folder: Pat
     of_image = labels[problem.stack.particle.numpy()]
     poses = image_poses(state)
     pose = Given(poses.rotation, poses.shift).to(problem.device)
-    whole, mask = None, problem.mask
+    whole, mask = None, problem.mask.cpu()
     mean = _mean(decoded)
     for cluster in tqdm(range(int(labels.max()) + 1), desc=name, unit="cluster", disable=None, leave=False):
         members = np.flatnonzero(of_image == cluster)
@@ -87,18 +87,18 @@ def cluster_maps(problem: Problem, state: State, labels: np.ndarray, folder: Pat
         halves = _halves(problem, state, pose, rows)
         for half, letter in zip(halves, "ab", strict=True):
             path = folder / "half_maps" / f"cluster_{cluster + 1:03d}_{letter}.mrc"
-            write_volume(path, half.cpu().numpy(), problem.grid.apix)
+            write_volume(path, half.numpy(), problem.grid.apix)
         off = halves - whole
         curve, difference = fsc_curve(halves[0], halves[1], mask), fsc_curve(off[0], off[1], mask)
         shown = np.full(len(curve.value), np.nan)
         if decoded:
-            seen = torch.from_numpy(read_volume(decoded[cluster])[0]).to(mask.device) - mean.to(mask.device)
+            seen = torch.from_numpy(read_volume(decoded[cluster])[0]) - mean
             shown = fsc_curve(seen, off.mean(0), mask).value.numpy()
         yield ClusterMap(len(rows), curve.frequency.numpy(), curve.value.numpy(), difference.value.numpy(), shown)
 
 
 def _halves(problem: Problem, state: State, pose: Given, rows: Tensor) -> Tensor:
-    """Unfiltered half maps ``(2, D, D, D)`` of the images ``rows`` at poses of all images."""
+    """Unfiltered half maps ``(2, D, D, D)``, on the CPU, of the images ``rows`` at poses of all images."""
     stack = problem.stack[rows]
     stack = replace(stack, particle=torch.unique(stack.particle, return_inverse=True)[1])
     part = replace(problem, stack=stack, half=problem.half[rows.to(problem.half.device)])
@@ -106,7 +106,7 @@ def _halves(problem: Problem, state: State, pose: Given, rows: Tensor) -> Tensor
     loader.set_scale(state.scale[rows])
     where = rows.to(pose.rotation.device)
     found = consensus(loader, problem.grid, Given(pose.rotation[where], pose.shift[where]), part.half, problem.mask)
-    return found.halves
+    return found.halves.cpu()
 
 
 def _mean(decoded: list[Path]) -> Tensor:

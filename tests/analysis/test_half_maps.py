@@ -12,12 +12,13 @@ from cryorecon.data.mrc import read_volume, write_volume
 from cryorecon.training.evaluate import reopened
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def run(tmp_path_factory, request):
     """Two states of a hinge, 600 images of 32 px, and their truth."""
     stack, truth = cryorecon.simulate_stack(cryorecon.flexible("hinge", 2), n=600, box=32, apix=6.0, snr=0.5, max_shift=1)
-    made = cryorecon.train(stack, tmp_path_factory.mktemp("half") / "run", zdim=1, epochs=0, atoms=0, device="cpu")
-    problem, state = reopened(made.directory, 0, "cpu", stack)
+    made = cryorecon.train(stack, tmp_path_factory.mktemp("half") / "run", zdim=1, epochs=0, atoms=0,
+                           device=request.param)
+    problem, state = reopened(made.directory, 0, request.param, stack)
     return made, problem, state, truth.state.numpy()
 
 
