@@ -50,8 +50,9 @@ def walks(z: np.ndarray, found: Distribution, pca: PCA, folder: Path, decode: De
         chain = graph_path(z, through, avg_neighbours=None, seed=seed)
         dense = density_path(z, through, found.log_density, n, seed=seed)
         fine = density_path(z, through, found.log_density, FINE, seed=seed)
-    except InputError as error:
-        warnings.warn(f"no path by neighbours: {error}", stacklevel=2)
+    except InputError:  # nothing joins them, which is a finding and no fault
+        warnings.warn(f"no way by near neighbours joins particles {' and '.join(map(str, through))}: hardly any lie between; "
+                      "only the straight way is made", stacklevel=2)
         return made
     stops = chain[np.unique(np.linspace(0, len(chain) - 1, n).round().astype(int))]
     made.append(_walk("path_graph", "by neighbours", z[stops], z, folder, decode, apix))

@@ -88,3 +88,17 @@ def test_coordinates_that_do_not_vary_are_left_out(tmp_path):
     assert np.isfinite(dense.density.free_energy).any()
     assert (tmp_path / "density" / "pc1_pc2_density.npy").is_file()
     assert not (tmp_path / "density" / "pc3.csv").exists()
+
+
+def test_clouds_that_nothing_joins_have_the_straight_way_alone(tmp_path):
+    from cryorecon.analysis.distribution import distribution
+    from cryorecon.analysis.walks import walks
+
+    rng = np.random.default_rng(2)
+    z = (0.1 * rng.normal(size=(200, 2)) + 10 * rng.integers(0, 2, (200, 1))).astype(np.float32)
+    pca = fit_pca(z)
+    found = distribution(z, None, pca, tmp_path, most=3)
+    with pytest.warns(UserWarning, match="hardly any lie between"):
+        made = walks(z, found, pca, tmp_path, None, 1.0)
+    assert [walk.name for walk in made] == ["path_direct"]
+    assert abs(made[0].points[0] - made[0].points[-1]).min() > 9

@@ -28,6 +28,7 @@ def test_without_a_report_it_says_what_to_do(run, capsys):
     assert "run `cryorecon analyze` on this epoch first" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:no way by near neighbours")  # so few particles
 def test_it_serves_until_interrupted(run, capsys, monkeypatch):
     assert main(["analyze", str(run), "--ksample", "1", "--skip-vol"]) == 0
     forever, told = ReportServer.serve_forever, {}
