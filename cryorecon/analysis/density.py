@@ -2,7 +2,7 @@ r"""How conformations are distributed along the leading coordinates, the noise o
 
 The density is piecewise constant on a grid, its weights those of largest likelihood by expectation-maximisation from a flat
 start, ``w_g <- w_g mean_i L_ig / sum_g' w_g' L_ig'`` (Richardson 1972; Lucy 1974; Kiefer & Wolfowitz 1956). Iterated on, it
-breaks into spikes: after each step neighbouring cells are averaged, 1:2:1 (Silverman, Jones, Wilson & Nychka 1990), and it is
+breaks into spikes: after each step neighbouring cells are averaged, 1:6:1 (Silverman, Jones, Wilson & Nychka 1990), and it is
 stopped where the likelihood of the half of the particles that it has not seen is largest. Free
 energies are ``F = -ln p`` in kT from the densest cell, per unit of the coordinate: an area, not a state, and another
 coordinate stretches it.
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.analysis.mixture import drawn
-from cryorecon.analysis.observed import Observed, marginal
+from cryorecon.analysis.mixture import Mixture, drawn
+from cryorecon.analysis.observed import Observed, seen_through
 
-CELLS = {1: 64, 2: 56}  # of the grid along each coordinate
+CELLS = {1: 72, 2: 56}  # of the grid along each coordinate
 PARTICLES = {1: 50_000, 2: 12_000}  # that a density is made from at most
 MOST = 300  # iterations
 HALVES = 8  # random half sets behind an error
@@ -38,18 +38,16 @@ class Density:
     iterations: int
 
 
-def deconvolve(found: Observed, coordinates: np.ndarray, mean: Tensor, covariance: Tensor, axes: tuple[int, ...],
-               seed: int = 0) -> Density:
-    """The density along one or two ``axes``; the other coordinates are integrated out under ``N(mean, covariance)``.
+def deconvolve(found: Observed, coordinates: np.ndarray, mixture: Mixture, axes: tuple[int, ...], seed: int = 0) -> Density:
+    """The density along one or two ``axes``; the other coordinates are integrated out under the mixture.
 
     coordinates: ``(n, d)`` along the principal components, for the grid's range alone.
     """
     few = drawn(len(found), PARTICLES[len(axes)], seed)
     centres = tuple(cells(coordinates[:, axis], CELLS[len(axes)]) for axis in axes)
-    seen = marginal(found.at(few), mean, covariance, list(axes))
     points = torch.from_numpy(np.stack(np.meshgrid(*centres, indexing="ij"), -1).reshape(-1, len(axes)))
     width = torch.tensor([float(at[1] - at[0]) for at in centres], dtype=torch.float64)
-    return _made(over_cells(seen, points, width), axes, centres, seed)
+    return _made(seen_on(found.at(few), mixture, list(axes), points, width), axes, centres, seed)
 
 
 def along(found: Observed, path: np.ndarray, seed: int = 0) -> Density:
@@ -81,9 +79,38 @@ def _made(likelihood: Tensor, axes: tuple[int, ...], centres: tuple[np.ndarray, 
 def cells(values: np.ndarray, count: int) -> np.ndarray:
     """Centres ``(count,)`` of equal cells over where ``values (n,)`` lie, but for the last thousandths."""
     low, high = np.percentile(values, INSIDE)
-    margin = 0.08 * (high - low) or 1.0
+    margin = 0.12 * (high - low) or 1.0
     edges = np.linspace(low - margin, high + margin, count + 1)
     return (edges[:-1] + edges[1:]) / 2
+
+
+def seen_on(found: Observed, mixture: Mixture, axes: list[int], points: Tensor, width: Tensor) -> Tensor:
+    r"""Likelihood ``(n, G)`` float32 of every particle at cells of some ``axes`` alone, each particle's largest 1.
+
+    Under component j of the mixture a particle's posterior is ``N(m, C)`` with evidence ``e``, so that
+
+    .. math:: p(y \mid x) = \int p(y \mid z)\, p(z \mid x)\, dz
+        = \sum_j w_j e_j N(x; m_j, C_j) \Big/ \sum_j w_j N(x; \mu_j, V_j)
+
+    where the normals are those of the axes. A cell's own extent is added to each, so that no particle falls between two cells.
+    """
+    blur = torch.diag(width.square() / 12)
+    prior, joint = [], []
+    for weight, mean, covariance in zip(mixture.weight, mixture.mean, mixture.covariance, strict=True):
+        evidence, middle, spread = seen_through(found, mean, covariance)
+        prior.append(weight.log() + normal(points, mean[None, axes], (covariance[axes][:, axes] + blur)[None])[0])
+        joint.append((weight.log() + evidence)[:, None] + normal(points, middle[:, axes], spread[:, axes][:, :, axes] + blur))
+    score = torch.logsumexp(torch.stack(joint), 0) - torch.logsumexp(torch.stack(prior), 0)
+    return torch.exp(score - score.amax(1, keepdim=True)).float()
+
+
+def normal(points: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Log of ``N(x; mean (n, c), covariance (n, c, c))`` at ``points (G, c)``, ``(n, G)``, up to a constant of c."""
+    precision = torch.linalg.inv(covariance)
+    outer = (points[:, :, None] * points[:, None, :]).flatten(1)
+    pull = (precision @ mean[..., None])[..., 0]
+    constant = (pull * mean).sum(1) + torch.logdet(covariance)
+    return pull @ points.T - 0.5 * (precision.flatten(1) @ outer.T + constant[:, None])
 
 
 def over_cells(seen: Observed, points: Tensor, width: Tensor) -> Tensor:
@@ -100,13 +127,13 @@ def over_cells(seen: Observed, points: Tensor, width: Tensor) -> Tensor:
 
 
 def smooth(share: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Weights ``(G,)`` of cells in a grid of this shape, averaged with their neighbours' 1:2:1 along each axis; no weight
+    """Weights ``(G,)`` of cells in a grid of this shape, averaged with their neighbours' 1:6:1 along each axis; no weight
     leaves the grid."""
     grid = share.view(shape)
     for axis in range(len(shape)):
         first, last = grid.narrow(axis, 0, 1), grid.narrow(axis, shape[axis] - 1, 1)
         wide = torch.cat([first, grid, last], axis)
-        grid = (wide.narrow(axis, 0, shape[axis]) + 2 * grid + wide.narrow(axis, 2, shape[axis])) / 4
+        grid = (wide.narrow(axis, 0, shape[axis]) + 6 * grid + wide.narrow(axis, 2, shape[axis])) / 8
     return grid.reshape(-1)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from cryorecon.analysis.density import Density, deconvolve
 from cryorecon.analysis.explore import write_array
 from cryorecon.analysis.latent import PCA, nearest_particles
-from cryorecon.analysis.mixture import CHUNK, Mixture, choose_mixture, drawn, fit_mixture, occupancies, start
+from cryorecon.analysis.mixture import CHUNK, Mixture, choose_mixture, drawn, occupancies
 from cryorecon.analysis.observed import Observed, observed
 from cryorecon.analysis.trajectories import write_latents
 from cryorecon.data.files import atomic_path
@@ -63,10 +63,9 @@ def distribution(z: np.ndarray, likelihood: np.ndarray | None, pca: PCA, folder:
     relative = error / occupancy.clip(min=1e-12)
     top = int(occupancy.argmax())
     energy_error = np.where(np.arange(len(energy)) == top, 0.0, np.hypot(relative, relative[top]))
-    one, _ = fit_mixture(seen.at(few), start(coordinates[few], 1, seed))
     dimensions = min(LINES, coordinates.shape[1])
-    lines = [deconvolve(seen, coordinates, one.mean[0], one.covariance[0], (axis,), seed) for axis in range(dimensions)]
-    plane = deconvolve(seen, coordinates, one.mean[0], one.covariance[0], (0, 1), seed) if dimensions > 1 else None
+    lines = [deconvolve(seen, coordinates, mixture, (axis,), seed) for axis in range(dimensions)]
+    plane = deconvolve(seen, coordinates, mixture, (0, 1), seed) if dimensions > 1 else None
     nearest = nearest_particles(z, pca.restore(mixture.mean.numpy()))
     log_density = np.concatenate([mixture.log_density(coordinates[i : i + CHUNK]) for i in range(0, len(z), CHUNK)])
     found = Distribution(seen, mixture, labels, occupancy, error, energy, energy_error, nearest, log_density, lines, plane, {})

@@ -86,12 +86,3 @@ def seen_through(found: Observed, mean: Tensor, covariance: Tensor) -> tuple[Ten
     middle = (spread @ towards[..., None])[..., 0]
     evidence = 0.5 * ((towards * middle).sum(1) - mean @ inverse @ mean - torch.logdet(covariance))
     return evidence - factor.diagonal(dim1=1, dim2=2).log().sum(1), middle, spread
-
-
-def marginal(found: Observed, mean: Tensor, covariance: Tensor, axes: list[int]) -> Observed:
-    """What the particles say of some ``axes`` alone, the others integrated out under ``N(mean, covariance)``."""
-    _, middle, spread = seen_through(found, mean, covariance)
-    own = torch.linalg.inv(covariance[axes][:, axes])
-    inverse = torch.linalg.inv(spread[:, axes][:, :, axes])
-    pull = (inverse @ middle[:, axes, None])[..., 0] - own @ mean[axes]
-    return Observed((inverse - own).float(), pull.float(), found.measured)

@@ -1,11 +1,11 @@
-"""What images say of z: evidence and posteriors under a Gaussian, and some axes alone."""
+"""What images say of z: evidence and posteriors under a Gaussian."""
 
 import numpy as np
 import pytest
 import torch
 
 from cryorecon.analysis.latent import fit_pca
-from cryorecon.analysis.observed import Observed, marginal, observed, seen_through
+from cryorecon.analysis.observed import Observed, observed, seen_through
 from cryorecon.errors import InputError
 
 
@@ -28,18 +28,6 @@ def test_evidence_is_the_integral_over_the_prior():
     torch.testing.assert_close(middle[:, 0], torch.trapezoid(joint * z, z, dim=1) / total, atol=1e-6, rtol=1e-6)
     variance = torch.trapezoid(joint * (z - middle) ** 2, z, dim=1) / total
     torch.testing.assert_close(spread[:, 0, 0], variance, atol=1e-6, rtol=1e-6)
-
-
-def test_some_axes_alone_have_the_evidence_of_all():
-    """With the others integrated out under the prior, the prior of what is left gives the same posterior."""
-    found = random_observed(20, 3, 1)
-    root = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    mean, covariance = torch.tensor([0.2, -1.0, 0.5], dtype=torch.float64), root @ root.T + torch.eye(3)
-    alone = marginal(found, mean, covariance, [0, 2])
-    _, middle, spread = seen_through(alone, mean[[0, 2]], covariance[[0, 2]][:, [0, 2]])
-    _, whole, wide = seen_through(found, mean, covariance)
-    torch.testing.assert_close(middle, whole[:, [0, 2]], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(spread, wide[:, [0, 2]][:, :, [0, 2]], atol=1e-4, rtol=1e-4)
 
 
 def test_likelihoods_turn_with_the_principal_components():
