@@ -15,13 +15,15 @@ from cryorecon.data.poses import Poses
 from cryorecon.data.stack import ParticleStack
 
 PARTICLES = 20_000
+FEWEST = 200  # of which anything is said
 FOLDS = 5
 WARNED = 0.05  # share of a component's variance from which on it is told
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """names: the quantities. explained: ``(c, len(names))``, share of each principal component's variance."""
+    """names: the quantities. explained: ``(c, len(names))``, share of each principal component's variance; NaN
+    for too few particles."""
 
     names: list[str]
     explained: np.ndarray
@@ -36,6 +38,8 @@ class Leakage:
 def leakage(coordinates: np.ndarray, quantities: Mapping[str, np.ndarray], seed: int = 0) -> Leakage:
     """How far ``coordinates (n, c)`` can be told from each of ``quantities``, name -> features ``(n, f)``."""
     few = drawn(len(coordinates), PARTICLES, seed)
+    if len(few) < FEWEST:  # as many numbers as particles explain anything
+        return Leakage(list(quantities), np.full((coordinates.shape[1], len(quantities)), np.nan))
     fold = np.random.default_rng(seed).permutation(len(few)) % FOLDS
     seen = np.asarray(coordinates[few], np.float64)
     columns = [explained(np.asarray(features[few], np.float64), seen, fold) for features in quantities.values()]

@@ -24,6 +24,26 @@ def analysed(folder: Path, particles: int) -> np.ndarray:
     return read_indices(path, particles) if path.is_file() else np.arange(particles)
 
 
+def labels_of(folder: Path, kind: str, particles: int) -> np.ndarray:
+    """Labels ``(N,)`` of the clusters (``clusters_in``) or states (``states_in``) that the analysis in ``folder`` ended with.
+
+    Raises
+    ------
+    InputError: no finished analysis, or one of other particles.
+    """
+    path = folder / "summary.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: expected a finished analysis (summary.json), found none; run `cryorecon analyze` first")
+    name = json.loads(path.read_text()).get(kind)
+    file = folder / str(name) / "labels.npy"
+    if name is None or not file.is_file():
+        raise InputError(f"{file}: expected the labels that {path.name} names, found no file; analyze the run anew")
+    labels = np.load(file, allow_pickle=False)
+    if len(labels) != particles:
+        raise InputError(f"{file}: expected labels of {particles} particles, found {len(labels)}; analyze the run anew")
+    return labels
+
+
 def by_cluster(labels: np.ndarray, wanted: list[int], option: str = "--cluster") -> np.ndarray:
     """Particles of the ``wanted`` clusters, counted from 1 as report, pictures and names of maps count; labels ``(N,)`` from 0.
     ``option`` begins errors.

@@ -37,7 +37,8 @@ def vouch(problem: Problem, state: State, coordinates: np.ndarray,
     rows = np.arange(len(coordinates)) if rows is None else rows
     poses = image_poses(state)
     asked = {name: features[rows] for name, features in quantities(problem.stack, poses).items()}
-    told = leakage(coordinates[:, :COMPONENTS], asked, seed)
+    varying = coordinates.var(0) > 1e-6 * coordinates.var(0).max()
+    told = leakage(coordinates[:, varying][:, :COMPONENTS], asked, seed)
     write_csv(folder / "leakage.csv", ("component", *told.names), ((i + 1, *row) for i, row in enumerate(told.explained)))
     files = {"leakage.csv": "share of each principal component's variance that pose, shift and defocus tell"}
     maps: dict[str, dict[int, ClusterMap]] = {}

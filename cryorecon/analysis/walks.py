@@ -45,7 +45,7 @@ def walks(z: np.ndarray, found: Distribution, pca: PCA, folder: Path, decode: De
     """
     ends = sorted(path_ends(z, seed=seed), key=lambda i: float(pca.project(z[i : i + 1])[0, 0]))  # as clusters are numbered
     through = ends if anchors is None else check_anchors(anchors, len(z)).tolist()
-    made = [_walk("path_direct", "straight", direct_path(z[through].astype(np.float64), n), z, folder, decode, apix)]
+    made = [_walk("path_direct", "straight way", direct_path(z[through].astype(np.float64), n), z, folder, decode, apix)]
     try:
         chain = graph_path(z, through, avg_neighbours=None, seed=seed)
         dense = density_path(z, through, found.log_density, n, seed=seed)
@@ -55,10 +55,10 @@ def walks(z: np.ndarray, found: Distribution, pca: PCA, folder: Path, decode: De
                       "only the straight way is made", stacklevel=2)
         return made
     stops = chain[np.unique(np.linspace(0, len(chain) - 1, n).round().astype(int))]
-    made.append(_walk("path_graph", "by neighbours", z[stops], z, folder, decode, apix))
+    made.append(_walk("path_graph", "way by near neighbours", z[stops], z, folder, decode, apix))
     density = along(found.seen, pca.project(prolonged(fine))[:, : found.seen.pull.shape[1]], seed)
     write_density(folder / "path_density" / "free_energy.csv", density)
-    made.append(_walk("path_density", "where particles are densest", dense, z, folder, decode, apix, density))
+    made.append(_walk("path_density", "way where particles are densest", dense, z, folder, decode, apix, density))
     return made
 
 

@@ -15,12 +15,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+FEWEST = 10  # particles that are analysed
+
 if TYPE_CHECKING:
     import numpy as np
 
     from cryorecon.analysis.explore import Findings
+    from cryorecon.analysis.vouch import Vouched
     from cryorecon.data.stack import ParticleStack
-    from cryorecon.report.page import Section
     from cryorecon.training.trained import Trained
 
 
@@ -35,8 +37,9 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pc", type=int, default=2, metavar="N", help="principal components to walk (default: 2)")
     parser.add_argument("--anchors", type=int, nargs="+", metavar="N",
                         help="particles, from 0, that ways lead through (default: two at the far ends of z)")
-    parser.add_argument("--ind", metavar="FILE", help="some particles alone (.pkl, .npy, .txt: rows of z); all numbers in what "
-                        "is written are then positions in this list, which is kept as ind.npy; `select` knows it")
+    parser.add_argument("--ind", metavar="FILE", help="some particles alone (.pkl, .npy, .txt: positions in the file that the "
+                        "run was given, as select writes them); numbers in what is written count these, whose rows of z "
+                        "ind.npy keeps; select and serve know it")
     parser.add_argument("--Apix", "--apix", type=float, metavar="Å", help="pixel size of the maps (default: the run's)")
     parser.add_argument("--skip-vol", action="store_true", help="no maps: latents and pictures only")
     parser.add_argument("--skip-half-maps", action="store_true", help="don't backproject the clusters' particles")
@@ -73,6 +76,7 @@ def main(args: argparse.Namespace) -> None:
     z, likelihood = model.z[rows], model.directory.likelihood(epoch)
     decode = None if args.skip_vol else lambda point: model.density(point[None])[0]
 
+    _claim(folder)
     found = explore(z, folder, decode, apix, args.ksample, args.pc, seed=args.seed)
     print("states, densities and ways", file=sys.stderr)
     states = distribution(z, None if likelihood is None else likelihood[rows], found.pca, folder, args.states, args.seed)
@@ -84,9 +88,13 @@ def main(args: argparse.Namespace) -> None:
 
     print("what the particles say", file=sys.stderr)
     clusterings = {found.clusters_name: (found.clusters.labels, found.cluster_maps), states.name: (states.labels, of_states)}
-    sections, stack = _evidence(args, model, found, rows, {} if args.skip_half_maps else clusterings)
+    vouched, stack = _evidence(args, model, found, rows, {} if args.skip_half_maps else clusterings)
+    sections = [evidence.in_short(states, found.pca.explained, ways, vouched, apix, args.states),
+                evidence.distribution_section(states, found.pca, ways, folder),
+                *([] if vouched is None else evidence.vouched_sections(vouched, apix, folder))]
     embedded = embed_umap(z, folder, args.seed) if args.umap else None
-    facts = {"command": shlex.join(["cryorecon", *sys.argv[1:]]), "run": str(args.run.resolve()), "epoch": str(epoch),
+    facts = {"particles": f"{len(rows):,} of the run's {len(model.z):,}; numbers of particles count these, from 0",
+             "command": shlex.join(["cryorecon", *sys.argv[1:]]), "run": str(args.run.resolve()), "epoch": str(epoch),
              "pixel size": f"{apix:g} Å", "seed": str(args.seed), "cryorecon": __version__,
              "torch": torch.__version__, "numpy": np.__version__}
     elsewhere = [] if args.outdir is None else ["--analysis", str(args.outdir)]
@@ -94,8 +102,9 @@ def main(args: argparse.Namespace) -> None:
     series = [*evidence.walk_series(ways), *([evidence.states_series(states, z, of_states)] if of_states else [])]
     page = write_analysis(found, read_history(args.run / "metrics.jsonl"), apix, f"{args.run.resolve().name}, epoch {epoch}",
                           facts, make_explorer(found, z, shlex.join(select), embedded, stack, series),
-                          [evidence.distribution_section(states, found.pca, ways, folder), *sections])
+                          sections)
     write_summary(found, {"run": str(args.run), "epoch": epoch, "apix": apix, "version": __version__,
+                          "clusters_in": found.clusters_name, "states_in": states.name,
                           "states": len(states.mixture), "occupancies": states.occupancy.round(5).tolist(),
                           "occupancy_errors": states.error.round(5).tolist()})
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.pca.explained[:3])
@@ -115,9 +124,35 @@ def _rows(args: argparse.Namespace, model: "Trained") -> "np.ndarray":
 
     if model.z.shape[1] == 0:
         raise InputError(f"{args.run}: expected a run with latents, found one structure; eval_vol writes its map")
-    rows = np.arange(len(model.z)) if args.ind is None else read_indices(args.ind, len(model.z))
+    rows = np.arange(len(model.z))
+    if args.ind is not None:
+        held = rows if model.config.ind is None else read_indices(model.config.ind)
+        place = {int(position): row for row, position in enumerate(held)}
+        asked = read_indices(args.ind)
+        absent = [int(position) for position in asked if int(position) not in place]
+        if absent:
+            raise InputError(f"{args.ind}: expected positions in the file that the run was given, of its {len(held):,} "
+                             f"particles, found {len(absent):,} that are none of them ({absent[0]}, say)")
+        rows = np.array(sorted(place[int(position)] for position in asked), np.int64)
+    if len(rows) < FEWEST:
+        raise InputError(f"expected at least {FEWEST} particles to analyse, found {len(rows)}")
     check_latents(model.z[rows], f"{args.run}/z.{model.epoch}.npy")
     return rows
+
+
+def _claim(folder: Path) -> None:
+    """Until the last file is written, nothing here is an analysis: what would vouch for an earlier one goes first.
+
+    Raises
+    ------
+    InputError: the folder is a run of its own.
+    """
+    from cryorecon.errors import InputError
+
+    if (folder / "config.yaml").exists():
+        raise InputError(f"{folder}: expected a folder for the analysis, found a run; give another -o")
+    for name in ("summary.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _keep_rows(args: argparse.Namespace, folder: Path, rows: "np.ndarray") -> None:
@@ -141,23 +176,22 @@ def _chimerax(found: "Findings", more: "list[tuple[list[Path], bool]]") -> None:
 
 
 def _evidence(args: argparse.Namespace, model: "Trained", found: "Findings", rows: "np.ndarray",
-              clusterings: "dict[str, tuple[np.ndarray, list[Path]]]") -> "tuple[list[Section], ParticleStack | None]":
+              clusterings: "dict[str, tuple[np.ndarray, list[Path]]]") -> "tuple[Vouched | None, ParticleStack | None]":
     """What the particles say, and the particles; nothing, with a warning, where their files are gone."""
     import sys
     import warnings
 
     from cryorecon.analysis.vouch import vouch
     from cryorecon.errors import InputError
-    from cryorecon.report.evidence_sections import vouched_sections
     from cryorecon.training.evaluate import reopened
 
     try:
         problem, state = reopened(model.directory, model.epoch, args.device)
     except InputError as error:
         warnings.warn(f"no half maps, leakage and particle images: {error}", stacklevel=2)
-        return [], None
+        return None, None
     vouched = vouch(problem, state, found.coordinates, clusterings, found.folder, args.seed, rows)
     found.files.update(vouched.files)
     for line in vouched.leakage.warnings():
         print(f"cryorecon: warning: {line}", file=sys.stderr)
-    return vouched_sections(vouched, problem.grid.apix, found.folder), problem.stack.of_particles(rows)
+    return vouched, problem.stack.of_particles(rows)

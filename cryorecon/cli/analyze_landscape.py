@@ -111,6 +111,8 @@ def _mask(path: Path | None, run: "Trained", box: int) -> "Tensor | None":
     if len(mask) not in (box, run.grid.box):
         raise InputError(f"{path}: expected a mask of {box} px, the maps' box, or {run.grid.box} px, the run's, found "
                          f"{len(mask)}")
+    if mask.min() < -0.01 or mask.max() > 1.01:
+        raise InputError(f"{path}: expected a mask between 0 and 1, found {mask.min():.3g} to {mask.max():.3g}; is it a map?")
     axis = (np.arange(box) - box // 2) * len(mask) / box + len(mask) // 2  # the origin stays
     smaller = map_coordinates(mask, np.meshgrid(axis, axis, axis, indexing="ij"), order=1, mode="nearest")
     return torch.from_numpy(smaller).clamp(0, 1)

@@ -90,9 +90,9 @@ def _masks(args: argparse.Namespace, run: "Trained", folder: Path, among: "np.nd
     z = run.z[among]
     coordinates = fit_pca(z).project(z)
     masks = []
-    for option, kind, wanted in (("--cluster", "kmeans", args.cluster), ("--state", "gmm", args.state)):
+    for option, kind, wanted in (("--cluster", "clusters_in", args.cluster), ("--state", "states_in", args.state)):
         if wanted is not None:
-            masks.append(selection.by_cluster(_labels(folder, kind, len(z)), wanted, option))
+            masks.append(selection.by_cluster(selection.labels_of(folder, kind, len(z)), wanted, option))
     for name, low, high in args.z_range:
         masks.append(selection.by_range(selection.axis(name, z, coordinates), low, high))
     if args.lasso is not None:
@@ -103,21 +103,6 @@ def _masks(args: argparse.Namespace, run: "Trained", folder: Path, among: "np.nd
         loss = (np.bincount(fits.particle, fits.energy) / count)[among]
         masks.append(selection.by_percentile(loss, *args.loss_percentile))
     return masks
-
-
-def _labels(folder: Path, kind: str, particles: int) -> "np.ndarray":
-    """Clusters (``kmeans``) or states (``gmm``) of ``analyze``: of its last run where there are several numbers of them."""
-    import numpy as np
-
-    from cryorecon.errors import InputError
-
-    found = max(folder.glob(f"{kind}*/labels.npy"), key=lambda path: path.stat().st_mtime, default=None)
-    if found is None:
-        raise InputError(f"{folder}: expected {kind}K/labels.npy, found none; run `cryorecon analyze` first")
-    labels = np.load(found, allow_pickle=False)
-    if len(labels) != particles:
-        raise InputError(f"{found}: expected clusters of {particles} particles, found {len(labels)}; analyze the run anew")
-    return labels
 
 
 def _numbers(text: str) -> list[int]:

@@ -1,9 +1,11 @@
 """Files made from files: poses and CTF out of star and cs, smaller boxes, chosen rows."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -13,7 +15,7 @@ from cryorecon.data.cryodrgn_files import write_ctf, write_poses
 from cryorecon.data.cs import read_table
 from cryorecon.data.files import atomic_path, free_space, refuse_input
 from cryorecon.data.load import read_metadata
-from cryorecon.data.metadata import Metadata
+from cryorecon.data.metadata import Metadata, resolve
 from cryorecon.data.poses import Poses
 from cryorecon.data.preprocess import fourier_crop
 from cryorecon.data.quality import chunk_size
@@ -148,7 +150,22 @@ def _filter_star(path: Path, rows: np.ndarray, out: Path) -> None:
     blocks = star_columns.read_blocks(path)
     name = star_columns.particle_block(blocks, path)
     _check_rows(path, rows, len(blocks[name]))
-    write_blocks(out, {**blocks, name: blocks[name].iloc[rows]})
+    kept = blocks[name].iloc[rows]
+    if "rlnImageName" in kept:
+        kept = kept.assign(rlnImageName=_found_from(kept["rlnImageName"].astype(str), path.parent, out.parent))
+    write_blocks(out, {**blocks, name: kept})
+
+
+def _found_from(names: pd.Series, before: Path, after: Path) -> pd.Series:
+    """Names of images in a star that moves from one folder to another: as they are, but where a stack would not be found any
+    more, its way from the new folder."""
+    parts = names.str.rpartition("@")
+    moved = {}
+    for stack in parts[2].unique().tolist():
+        old, new = resolve([stack], before, None)[0], resolve([stack], after, None)[0]
+        lost = old.is_file() and not (new.is_file() and new.samefile(old))
+        moved[stack] = os.path.relpath(old.absolute(), after.absolute()) if lost else stack
+    return parts[0] + parts[1] + parts[2].map(moved)
 
 
 def _filter_stack(path: Path, rows: np.ndarray, out: Path) -> None:

@@ -113,8 +113,8 @@ def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: flo
                    facts: Mapping[str, str], explorer: Explorer, evidence: Sequence[Section] = ()) -> Path:
     """Draw everything and write ``report.html``; returns its path.
 
-    ``facts``: name -> words, the table of how this was made. ``explorer``: the interactive part. ``evidence``: sections that
-    follow on the clusters.
+    ``facts``: name -> words, the table of how this was made. ``explorer``: the interactive part. ``evidence``: a section
+    to begin with, and those that follow on the clusters.
     """
     latents = draw_latents(found)
     if explorer.umap is not None:
@@ -136,7 +136,7 @@ def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: flo
         Section("Latent space", "Where particles crowd, and how many numbers describe them.",
                 [picture for picture in still if picture not in slices]),
     ]
-    sections[2:2] = evidence
+    sections = [*evidence[:1], *sections[:2], *evidence[1:], *sections[2:]]
     if slices:
         sections.append(Section("Slices", pictures=slices))
     sections += [

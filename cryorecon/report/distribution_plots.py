@@ -88,10 +88,11 @@ def leaks(found: Leakage) -> Figure:
     values = 100 * found.explained
     drawn = figure(1.1 + 0.95 * values.shape[1], 1.2 + 0.32 * len(values))
     axes = drawn.add_subplot()
-    axes.imshow(values, cmap="OrRd", vmin=0, vmax=max(20.0, float(values.max(initial=0))), aspect="auto")
+    axes.imshow(values, cmap="OrRd", vmin=0, vmax=max(20.0, float(np.nanmax(values, initial=0))), aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         loud = value > 100 * WARNED
-        axes.annotate(f"{value:.1f} %", (j, i), ha="center", va="center", fontsize=8, color=INK if value < 40 else "white",
+        said = "–" if np.isnan(value) else f"{value:.1f} %"
+        axes.annotate(said, (j, i), ha="center", va="center", fontsize=8, color=INK if value < 40 else "white",
                       weight="bold" if loud else "normal")
     axes.set_xticks(range(values.shape[1]), [name.replace(" ", "\n") for name in found.names])
     axes.set_yticks(range(len(values)), [f"PC {i + 1}" for i in range(len(values))])

@@ -25,17 +25,46 @@ REAL = ("The particles of each of the {what} backprojected, as two half maps (FS
         "that the decoder shows (1: all).")
 
 
+def in_short(found: Distribution, explained: np.ndarray, made: Sequence[Walk], vouched: Vouched | None, apix: float,
+             most: int) -> Section:
+    """What was found, in sentences. explained: shares of variance of the components; most: states that were tried."""
+    k, dense = len(found.mixture), next((walk.density for walk in made if walk.density is not None), None)
+    directions, share = found.mixture.mean.shape[1], f"{100 * explained[0]:.0f} %"
+    said = [f"z varies along {directions} directions, the first with {share} of the variance."]
+    if k == 1:
+        said.append("One state describes it.")
+    else:
+        tried = "; no more were tried (--states), there may be more" if k >= most else ""
+        said.append(f"{k} states describe it best{tried}. A continuous motion is cut into as many as it needs: separate they "
+                    "are only where a barrier lies between.")
+    if dense is None:
+        said.append("Hardly any particle lies between the far ends of z: what lies there is separate.")
+    else:
+        inner = dense.free_energy[len(dense.free_energy) // 8 : -len(dense.free_energy) // 8]
+        top = float(inner.max())
+        height = f"reaches {top:.1f} kT above its lowest" if np.isfinite(top) else "has gaps where nobody is"
+        said.append(f"Along the way where particles are densest, between its ends, the free energy {height}.")
+    if vouched is not None:
+        for name, maps in vouched.maps.items():
+            what = "states" if name.startswith("gmm") else "clusters"
+            real = sum(bool(np.isfinite(one.resolved(one.difference, apix))) for one in maps.values())
+            said.append(f"{real} of {len(maps)} {what} differ from the rest in both half sets.")
+        warned = vouched.leakage.warnings()
+        said.append(f"Warning: {'; '.join(warned)}." if warned else "")
+    return Section("In short", " ".join(said).strip())
+
+
 def states_series(found: Distribution, z: np.ndarray, maps: Sequence[Path]) -> Series:
     """The states' maps as the explorer shows them."""
     labels = [f"State {i + 1}: {100 * share:.1f} ± {100 * error:.1f} %"
               for i, (share, error) in enumerate(zip(found.occupancy, found.error, strict=True))]
-    return Series(found.name, "of states", "path", maps, z[found.nearest], labels, found.nearest)
+    return Series(found.name, "of states", "states", maps, z[found.nearest], labels, found.nearest)
 
 
 def walk_series(made: Sequence[Walk]) -> list[Series]:
     """The maps along ways, as the explorer shows them; the densest first."""
-    return [Series(walk.name, f"along the way {walk.title}", "path", walk.maps, walk.points,
-                   [f"Way {walk.title}: map {n + 1} of {len(walk.maps)}" for n in range(len(walk.maps))], walk.particles)
+    return [Series(walk.name, f"along the {walk.title}", "path", walk.maps, walk.points,
+                   [f"The {walk.title}: map {n + 1} of {len(walk.maps)}" for n in range(len(walk.maps))], walk.particles)
             for walk in reversed(made) if walk.maps]
 
 
@@ -48,7 +77,7 @@ def distribution_section(found: Distribution, pca: PCA, made: Sequence[Walk], fo
     seen = ("Every particle's own uncertainty of z is taken out." if found.seen.measured else
             "This run tells no uncertainty of z: its noise is part of what is shown.")
     dense = next((walk for walk in made if walk.density is not None), None)
-    return Section("States and free energies", f"{seen} kT are those of the temperature from which the sample was frozen.",
+    return Section("States and free energies", f"{seen} Energies are in kT of the temperature at which it was frozen.",
                    _pictures(found, pca, dense, folder),
                    [Table(("state", "occupancy", "kT from the fullest", "particles nearest", "particle shown (from 0)"), rows,
                           series=found.name)])
@@ -77,12 +106,13 @@ def vouched_sections(found: Vouched, apix: float, folder: Path) -> list[Section]
     """What the particles say of clusters and of z: ``leakage.png``, ``orientations.png``, ``NAME/half_maps.png``."""
     warned = found.leakage.warnings()
     said = ("; ".join(warned) + ". That may be no motion: look at the maps along that component before you believe it."
-            if warned else "No principal component of z follows pose, shift or defocus.")
+            if warned else "Too few particles to tell." if np.isnan(found.leakage.explained).any() else
+            "No principal component of z follows pose, shift or defocus.")
     drawn = save(plots.leaks(found.leakage), folder / "leakage.png")
     sections = [_real(name, maps, apix, folder) for name, maps in found.maps.items() if maps]
     views = save(orientations(found.rotation), folder / "orientations.png")
     return [*sections, Section("Does z follow what it should not?", said[0].upper() + said[1:], [
-        Picture(drawn, LEAKAGE, 480), Picture(views, "Whence the particles were seen, and their angles in the plane.", 640)])]
+        Picture(drawn, LEAKAGE, 480), Picture(views, "From where the particles were seen, and angles in the plane.", 640)])]
 
 
 def _real(name: str, maps: dict[int, ClusterMap], apix: float, folder: Path) -> Section:

@@ -34,9 +34,9 @@ BOXES = (64, 56, 48, 40, 32, 24)
 class Series:
     """Maps shown one after another.
 
-    name: a short word, unique. title: shown. kind: ``clusters`` (map i is of cluster i) or ``path`` (in order; plays as a
-    movie). maps: mrc files. z: ``(n, d)`` where they were decoded. labels: ``n`` words. particles: ``(n,)``, the real
-    particle that each stands at (``clusters``) or is nearest to (``path``), or None.
+    name: a short word, unique. title: shown. kind: ``clusters`` (map i is of cluster i), ``states`` (in no order) or ``path``
+    (in order; plays as a movie). maps: mrc files. z: ``(n, d)`` where they were decoded. labels: ``n`` words. particles:
+    ``(n,)``, the real particle that each stands at (``clusters``, ``states``) or is nearest to (``path``), or None.
     """
 
     name: str

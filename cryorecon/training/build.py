@@ -101,7 +101,8 @@ def open_data(config: RunConfig, stack: ParticleStack | None = None) -> Problem:
                          f"{config.zdim}; give a smaller --zdim")
     device = choose_device(config.device)
     grid = Grid(stack.box, stack.apix, device)
-    mask = (sphere(stack.box, config.mask_radius) if config.mask is None else read_mask(config.mask, stack)).to(device)
+    given = config.mask is not None
+    mask = (read_mask(str(config.mask), stack.box, stack.apix) if given else sphere(stack.box, config.mask_radius)).to(device)
     if not float(mask.max()) > 0:
         raise InputError(f"expected a mask that leaves something, found none of it above 0 (--mask {config.mask}, "
                          f"--mask-radius {config.mask_radius})")
@@ -117,14 +118,16 @@ def sphere(box: int, fraction: float) -> Tensor:
     return soft_sphere(box, radius - edge, edge)
 
 
-def read_mask(path: str, stack: ParticleStack) -> Tensor:
-    """A mask ``(D, D, D)`` of a file, between 0 and 1, on the stack's grid. Raises :class:`InputError` for any other."""
-    values, apix = read_volume(path)
-    if values.shape[-1] != stack.box or (apix > 0 and abs(apix / stack.apix - 1) > 0.01):
-        raise InputError(f"{path}: expected a mask on the images' grid of {stack.box} px of {stack.apix:g} Å, found "
-                         f"{values.shape[-1]} px of {apix:g} Å")
+def read_mask(path: str, box: int, apix: float) -> Tensor:
+    """A mask ``(D, D, D)`` of a file, between 0 and 1, on a grid of ``box`` pixels of ``apix`` Å. Raises :class:`InputError`
+    for any other."""
+    values, voxel = read_volume(path)
+    if values.shape[-1] != box or (voxel > 0 and abs(voxel / apix - 1) > 0.01):
+        raise InputError(f"{path}: expected a mask on the images' grid of {box} px of {apix:g} Å, found {values.shape[-1]} px "
+                         f"of {voxel:g} Å")
     if values.min() < -0.01 or values.max() > 1.01:
-        raise InputError(f"{path}: expected a mask between 0 and 1, found {values.min():.3g} to {values.max():.3g}")
+        raise InputError(f"{path}: expected a mask between 0 and 1, found {values.min():.3g} to {values.max():.3g}; is it a "
+                         "map?")
     return torch.from_numpy(values).clamp(0, 1)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.data.mrc import read_volume
 from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid
 from cryorecon.training import build
@@ -53,14 +52,17 @@ class Trained:
 
         Raises
         ------
-        InputError: no map, one of another box, or one that leaves nothing.
+        InputError: no mask between 0 and 1, one of another box or pixel size, or one that leaves nothing.
         """
-        array, _ = read_volume(path)
-        if array.shape[-1] != self.grid.box:
-            raise InputError(f"{path}: expected a mask of {self.grid.box}^3, the run's box, found {array.shape[-1]}^3")
-        if not array.max() > 0:
+        mask = build.read_mask(str(path), self.grid.box, self.apix)
+        if not float(mask.max()) > 0:
             raise InputError(f"{path}: expected a mask that leaves something, found no voxel above 0")
-        return torch.from_numpy(array)
+        return mask
+
+
+def searched(run: Trained) -> bool:
+    """Whether a run's frame is its own: its poses were searched for, whatever its files held."""
+    return (run.directory.path / "stage.poses.pt").is_file() or run.config.pose == "search"
 
 
 def load_run(path: str | Path, epoch: int | None = None, device: str = "auto") -> Trained:

@@ -25,5 +25,12 @@ def test_planted_leaks_are_told_and_nothing_else():
 
 
 def test_quantities_that_do_not_vary_explain_nothing():
-    told = leakage(np.random.default_rng(0).normal(size=(50, 1)), {"shift": np.zeros((50, 4)), "one": np.ones((50, 1))})
+    told = leakage(np.random.default_rng(0).normal(size=(300, 1)), {"shift": np.zeros((300, 4)), "one": np.ones((300, 1))})
     np.testing.assert_array_equal(told.explained, 0)
+
+
+def test_of_too_few_nothing_is_said():
+    rng = np.random.default_rng(0)
+    told = leakage(rng.normal(size=(20, 2)), {"view": rng.normal(size=(20, 8))})
+    assert np.isnan(told.explained).all()
+    assert told.warnings() == []

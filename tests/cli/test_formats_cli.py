@@ -166,6 +166,18 @@ def test_filter_keeps_the_chosen_rows_of_everything(data):
     assert len(read_ctf(data / "chosen_ctf.pkl")) == 2
 
 
+def test_a_star_that_moves_finds_its_stacks(data, tmp_path):
+    """Names are kept where they lead to the images, and else lead there from the new folder."""
+    make_star(data)
+    far = tmp_path.parent / f"{tmp_path.name} elsewhere"
+    far.mkdir()
+    assert run("filter", data / "p.star", "--ind", data / "ind.npy", "-o", far / "kept.star") == 0
+    assert run("filter", data / "p.star", "--ind", data / "ind.npy", "-o", data / "kept_here.star") == 0
+    moved, here = (load_particles(path) for path in (far / "kept.star", data / "kept_here.star"))
+    np.testing.assert_array_equal(moved.images().numpy(), here.images().numpy())
+    assert ".." not in (data / "kept_here.star").read_text()
+
+
 def test_filter_real_metadata(shared_data, tmp_path):
     np.save(tmp_path / "i.npy", np.array([7, 3, 2000]))
     cs = shared_data / "metadata/cryosparc_P12_J24_001_particles.cs"

@@ -50,7 +50,7 @@ def test_states_are_chosen_like_clusters(run, tmp_path):
 def test_an_analysis_of_some_particles_selects_among_them(run, tmp_path):
     """Clusters, axes and outlines are those of the particles that were analysed; what is written are positions in the file."""
     some = np.arange(0, 30, 3)
-    dump_pickles(tmp_path / "some.pkl", some)
+    dump_pickles(tmp_path / "some.pkl", 2 * some)  # as select writes them
     folder = tmp_path / "part"
     assert main(["analyze", str(run), "--ksample", "2", "--ind", str(tmp_path / "some.pkl"), "-o", str(folder)]) == 0
     labels = np.load(folder / "kmeans2" / "labels.npy")
@@ -62,6 +62,27 @@ def test_an_analysis_of_some_particles_selects_among_them(run, tmp_path):
     assert (folder / "kmeans2" / "half_maps.csv").is_file()
     assert main(["analyze", str(run), "--ksample", "2", "--skip-vol", "--skip-half-maps", "-o", str(folder)]) == 0
     assert not (folder / "ind.npy").exists()
+
+
+def test_positions_that_are_no_particles_of_the_run_are_told(run, tmp_path, capsys):
+    dump_pickles(tmp_path / "odd.pkl", np.arange(1, 41, 2))  # the run has the even ones
+    assert main(["analyze", str(run), "--ind", str(tmp_path / "odd.pkl"), "-o", str(tmp_path / "out")]) == 2
+    assert "found 20 that are none of them (1, say)" in capsys.readouterr().err
+    dump_pickles(tmp_path / "few.pkl", np.arange(0, 10, 2))
+    assert main(["analyze", str(run), "--ind", str(tmp_path / "few.pkl"), "-o", str(tmp_path / "out")]) == 2
+    assert "at least 10 particles to analyse, found 5" in capsys.readouterr().err
+    assert main(["analyze", str(run), "-o", str(run)]) == 2
+    assert "expected a folder for the analysis, found a run" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_analysis_that_was_cut_off_is_none(run, tmp_path, capsys):
+    """The clusters of the last finished one are gone with it: what a later one left half-way vouches for nothing."""
+    folder = tmp_path / "again"
+    assert main(["analyze", str(run), "--ksample", "2", "--skip-vol", "--skip-half-maps", "-o", str(folder)]) == 0
+    (folder / "summary.json").unlink()
+    assert main(["select", str(run), "--analysis", str(folder), "--cluster", "1", "-o", str(tmp_path / "x")]) == 2
+    assert "expected a finished analysis" in capsys.readouterr().err
 
 
 def test_criteria_meet(run, tmp_path):
