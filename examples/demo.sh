@@ -23,5 +23,5 @@ run eval_conformation "$out/run" --truth "$out/data/truth.npz"
 run backproject "${known[@]}" -o "$out/consensus"
 run eval_fsc "$out/consensus/half_map_a.mrc" "$out/consensus/half_map_b.mrc" -o "$out/fsc"
 
-printf '\nDone in %d s. Pictures and pages:\n' "$SECONDS"
+printf '\nDone in %d s. Open %s in a browser. All pictures and pages:\n' "$SECONDS" "$out/run/analyze.1/report.html"
 find "$out" \( -name '*.png' -o -name '*.html' \) | sort | sed 's/^/  /'

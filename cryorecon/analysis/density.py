@@ -2,7 +2,7 @@ r"""How conformations are distributed along the leading coordinates, the noise o
 
 The density is piecewise constant on a grid, its weights those of largest likelihood by expectation-maximisation from a flat
 start, ``w_g <- w_g mean_i L_ig / sum_g' w_g' L_ig'`` (Richardson 1972; Lucy 1974; Kiefer & Wolfowitz 1956). Iterated on, it
-breaks into spikes: after each step neighbouring cells are averaged, 1:6:1 (Silverman, Jones, Wilson & Nychka 1990), and it is
+breaks into spikes: after each step neighbouring cells are averaged, 1:2:1 (Silverman, Jones, Wilson & Nychka 1990), and it is
 stopped where the likelihood of the half of the particles that it has not seen is largest. Free
 energies are ``F = -ln p`` in kT from the densest cell, per unit of the coordinate: an area, not a state, and another
 coordinate stretches it.
@@ -17,7 +17,7 @@ from torch import Tensor
 from cryorecon.analysis.mixture import Mixture, drawn
 from cryorecon.analysis.observed import Observed, seen_through
 
-CELLS = {1: 72, 2: 56}  # of the grid along each coordinate
+CELLS = {1: 96, 2: 56}  # of the grid along each coordinate
 PARTICLES = {1: 50_000, 2: 12_000}  # that a density is made from at most
 MOST = 300  # iterations
 HALVES = 8  # random half sets behind an error
@@ -127,13 +127,13 @@ def over_cells(seen: Observed, points: Tensor, width: Tensor) -> Tensor:
 
 
 def smooth(share: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Weights ``(G,)`` of cells in a grid of this shape, averaged with their neighbours' 1:6:1 along each axis; no weight
+    """Weights ``(G,)`` of cells in a grid of this shape, averaged with their neighbours' 1:2:1 along each axis; no weight
     leaves the grid."""
     grid = share.view(shape)
     for axis in range(len(shape)):
         first, last = grid.narrow(axis, 0, 1), grid.narrow(axis, shape[axis] - 1, 1)
         wide = torch.cat([first, grid, last], axis)
-        grid = (wide.narrow(axis, 0, shape[axis]) + 6 * grid + wide.narrow(axis, 2, shape[axis])) / 8
+        grid = (wide.narrow(axis, 0, shape[axis]) + 2 * grid + wide.narrow(axis, 2, shape[axis])) / 4
     return grid.reshape(-1)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from cryorecon.analysis.observed import Observed, seen_through
 from cryorecon.errors import InputError
@@ -68,7 +69,7 @@ def choose_mixture(found: Observed, coordinates: np.ndarray, most: int = 10, see
     sample, seen = found.at(few), coordinates[few]
     n, d = seen.shape
     best, bic = 1, []
-    for k in range(1, min(most, len(np.unique(seen, axis=0))) + 1):
+    for k in tqdm(range(1, min(most, len(np.unique(seen, axis=0))) + 1), desc="states", disable=None, leave=False):
         _, likelihood = fit_mixture(sample, start(seen, k, seed))
         bic.append(-2 * likelihood + (k * (1 + d + d * (d + 1) // 2) - 1) * np.log(n))
         best = int(np.argmin(bic)) + 1

@@ -1,7 +1,6 @@
 """Paths through latents: straight, from neighbour to neighbour, and where particles are densest. Arrays only."""
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -99,7 +98,7 @@ def graph_path(z: np.ndarray, anchors: Sequence[int], max_neighbours: int = 10, 
     longest are cut so that ``avg_neighbours`` a particle are left (None: none is cut), as cryoDRGN's graph_traversal does.
     Two differences: a particle is not its own neighbour, and an edge may be walked both ways. Of more than ``subsample``
     particles so many are drawn at random (``seed``), the anchors with them. Where the cut parts the anchors, the average is
-    doubled until they are joined, with a warning.
+    doubled until they are joined.
 
     Raises
     ------
@@ -115,9 +114,6 @@ def graph_path(z: np.ndarray, anchors: Sequence[int], max_neighbours: int = 10, 
         count *= 2
         graph = _cut(whole, count)
     legs = _shortest(graph, start, chosen)
-    if avg_neighbours is not None and count > avg_neighbours * len(chosen):
-        warnings.warn(f"{avg_neighbours:g} neighbours a particle leave the anchors apart; with {graph.nnz / len(chosen):.1f}, "
-                      f"steps of up to {graph.data.max():.3g}, they are joined", stacklevel=2)
     return chosen[np.concatenate([legs[0][:1], *(leg[1:] for leg in legs)])]
 
 

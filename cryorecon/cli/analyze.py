@@ -41,7 +41,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
                         "run was given, as select writes them); numbers in what is written count these, whose rows of z "
                         "ind.npy keeps; select and serve know it")
     parser.add_argument("--Apix", "--apix", type=float, metavar="Å", help="pixel size of the maps (default: the run's)")
-    parser.add_argument("--skip-vol", action="store_true", help="no maps: latents and pictures only")
+    parser.add_argument("--skip-vol", action="store_true", help="decode no maps")
     parser.add_argument("--skip-half-maps", action="store_true", help="don't backproject the clusters' particles")
     parser.add_argument("--umap", action="store_true", help="embed by UMAP too (extra: pip install 'cryorecon[umap]')")
     parser.add_argument("--device", default="auto", help="where maps are made (default: auto)")
@@ -82,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
     states = distribution(z, None if likelihood is None else likelihood[rows], found.pca, folder, args.states, args.seed)
     ways = walks(z, states, found.pca, folder, decode, apix, args.anchors, seed=args.seed)
     of_states = [] if decode is None else write_series(folder / states.name, decode, z[states.nearest], apix, "maps of states")
-    found.files.update(states.files)
+    found.files.update(states.files | {f"{way.name}/": f"latents and maps along the {way.title}" for way in ways})
     _keep_rows(args, folder, rows)
     _chimerax(found, [(of_states, False), *((way.maps, True) for way in ways)])
 

@@ -22,7 +22,7 @@ LEAKAGE = ("Share of each component's variance that a small linear model tells f
            "good.")
 REAL = ("The particles of each of the {what} backprojected, as two half maps (FSC 0.143). Any two maps of one molecule agree; "
         "where the halves' differences from all particles agree, this one differs in truth. The last column says how much of "
-        "that the decoder shows (1: all).")
+        "that the decoder shows (1: all). At the lowest frequencies maps of one molecule hardly differ, and the curve may dip.")
 
 
 def in_short(found: Distribution, explained: np.ndarray, made: Sequence[Walk], vouched: Vouched | None, apix: float,
@@ -121,7 +121,7 @@ def _real(name: str, maps: dict[int, ClusterMap], apix: float, folder: Path) -> 
              _angstrom(one.resolved(one.difference, apix)),
              "" if np.isnan(one.decoder).any() else f"{one.share():.2f}") for i, one in maps.items()]
     save(plots.cluster_fsc(maps, apix), folder / name / "half_maps.png")
-    lines = Curves(f"FSC of the half maps' differences from all particles, by number of the {what}",
+    lines = Curves("Half maps' differences from all particles",
                    {str(i + 1): (one.frequency / apix, one.difference) for i, one in maps.items()})
     return Section(f"Are the {what} real?", REAL.format(what=what), markup=curves_markup(lines),
                    tables=[Table((what[:-1], "images", "half maps agree to", "differences agree to", "decoder shows"), rows,

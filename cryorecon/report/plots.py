@@ -144,6 +144,8 @@ def learning_curve(history: Mapping[str, np.ndarray]) -> Figure:
         values = history[name]
         axes.plot(history["epoch"], values, "-o" if len(values) <= 60 else "-", markersize=3, color=LINES[i])
         axes.set(title=name.replace("_", " "), xlabel="epoch")
+        if len(values) == 1:
+            axes.set_xlim(history["epoch"][0] - 1, history["epoch"][0] + 1)
         if np.isfinite(values).any():
             last = values[np.isfinite(values)][-1]
             axes.set_title(f"{last:.4g}", loc="right", color=LINES[i])

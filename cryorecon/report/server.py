@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(self.server.pictures(address.query), "application/json")
         elif name in ("", "report.html"):
             if not address.path.startswith(f"/{token}/"):
-                raise Refused(404, "expected a slash at the end of the address")
+                raise Refused(404, "expected a slash at the end of the address; add it")
             self._send(self.server.page, "text/html; charset=utf-8")
         else:
             self._download(self.server.file(name))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from cryorecon.data.stack import ParticleStack
 from cryorecon.training import build
@@ -42,12 +43,15 @@ def image_fits(directory: RunDirectory, epoch: int | None = None, device: str | 
     problem, state = reopened(directory, epoch, device, stack)
     n = len(problem.stack)
     energy, kl, z = torch.zeros(n), torch.zeros(n), torch.zeros(n, state.model.volume.z_dim)
+    bar = tqdm(total=n, unit="img", desc="images", disable=None, leave=False)
     for batch, found in inferred(state.model, state.loader, POINTS):
+        bar.update(len(batch))
         image, weight = batch.image.cpu(), found.log_weight.exp()
         with torch.no_grad():
             energy[image] = (weight * state.model.energy(found, batch)).sum(1).cpu() / problem.grid.n
         kl[image] = (weight * found.kl).sum(1).cpu()
         z[image] = (weight[..., None] * found.z).sum(1).cpu()
+    bar.close()
     return ImageFits(energy.numpy(), kl.numpy(), z.numpy(), problem.stack.particle.numpy())
 
 
