@@ -40,7 +40,8 @@ def vouch(problem: Problem, state: State, coordinates: np.ndarray,
     varying = coordinates.var(0) > 1e-6 * coordinates.var(0).max()
     told = leakage(coordinates[:, varying][:, :COMPONENTS], asked, seed)
     write_csv(folder / "leakage.csv", ("component", *told.names), ((i + 1, *row) for i, row in enumerate(told.explained)))
-    files = {"orientations.png": "from where the particles were seen", "leakage.csv": "share of each principal component's variance that pose, shift and defocus tell"}
+    files = {"orientations.png": "from where the particles were seen",
+             "leakage.csv": "share of each principal component's variance that pose, shift and defocus tell"}
     maps: dict[str, dict[int, ClusterMap]] = {}
     for name, (labels, decoded) in clusterings.items():
         whole = np.full(problem.stack.n_particles, -1)

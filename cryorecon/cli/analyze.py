@@ -40,6 +40,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ind", metavar="FILE", help="some particles alone (.pkl, .npy, .txt: positions in the file that the "
                         "run was given, as select writes them); numbers in what is written count these, whose rows of z "
                         "ind.npy keeps; select and serve know it")
+    parser.add_argument("--datadir", metavar="DIR", help="where image stacks lie now (default: where they were in training)")
     parser.add_argument("--Apix", "--apix", type=float, metavar="Å", help="pixel size of the maps (default: the run's)")
     parser.add_argument("--skip-vol", action="store_true", help="decode no maps")
     parser.add_argument("--skip-half-maps", action="store_true", help="don't backproject the clusters' particles")
@@ -186,7 +187,7 @@ def _evidence(args: argparse.Namespace, model: "Trained", found: "Findings", row
     from cryorecon.training.evaluate import reopened
 
     try:
-        problem, state = reopened(model.directory, model.epoch, args.device)
+        problem, state = reopened(model.directory, model.epoch, args.device, datadir=args.datadir)
     except InputError as error:
         warnings.warn(f"no half maps, leakage and particle images: {error}", stacklevel=2)
         return None, None

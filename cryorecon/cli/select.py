@@ -37,6 +37,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
                        help="by how well images fit their prediction: 0:90 leaves out the worst tenth")
     group.add_argument("--invert", action="store_true", help="all others instead")
     parser.add_argument("--device", default="auto", help="for --loss-percentile (default: auto)")
+    parser.add_argument("--datadir", metavar="DIR", help="for --loss-percentile: where image stacks lie now (default: where they "
+                        "were in training)")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -98,7 +100,7 @@ def _masks(args: argparse.Namespace, run: "Trained", folder: Path, among: "np.nd
     if args.lasso is not None:
         masks.append(selection.by_selection_file(args.lasso, z, coordinates))
     if args.loss_percentile is not None:
-        fits = image_fits(run.directory, run.epoch, args.device)
+        fits = image_fits(run.directory, run.epoch, args.device, datadir=args.datadir)
         count = np.bincount(fits.particle)
         loss = (np.bincount(fits.particle, fits.energy) / count)[among]
         masks.append(selection.by_percentile(loss, *args.loss_percentile))

@@ -31,16 +31,17 @@ class ImageFits:
 
 
 def image_fits(directory: RunDirectory, epoch: int | None = None, device: str | None = None,
-               stack: ParticleStack | None = None) -> ImageFits:
+               stack: ParticleStack | None = None, datadir: str | None = None) -> ImageFits:
     """Pass over a run's images with the model of ``epoch`` (default: the last).
 
-    ``device``: instead of the run's. ``stack``: the particles, where they are not files any more.
+    ``device``: instead of the run's. ``stack``: the particles, where they are not files any more. ``datadir``: where image
+    stacks lie now, if elsewhere than when the run began.
 
     Raises
     ------
     InputError: no such run or epoch, or its particles are not where they were.
     """
-    problem, state = reopened(directory, epoch, device, stack)
+    problem, state = reopened(directory, epoch, device, stack, datadir)
     n = len(problem.stack)
     energy, kl, z = torch.zeros(n), torch.zeros(n), torch.zeros(n, state.model.volume.z_dim)
     bar = tqdm(total=n, unit="img", desc="images", disable=None, leave=False)
@@ -56,11 +57,13 @@ def image_fits(directory: RunDirectory, epoch: int | None = None, device: str | 
 
 
 def reopened(directory: RunDirectory, epoch: int | None = None, device: str | None = None,
-             stack: ParticleStack | None = None) -> tuple[build.Problem, State]:
+             stack: ParticleStack | None = None, datadir: str | None = None) -> tuple[build.Problem, State]:
     """A run with its particles as it was at ``epoch`` (default: the last); arguments and errors as :func:`image_fits`."""
     config = directory.config()
     saved = directory.load(epoch)
     if device is not None:
         config = replace(config, device=device)
+    if datadir is not None:
+        config = replace(config, datadir=datadir)
     problem = build.open_data(config, stack)
     return problem, restore(config, problem, saved)

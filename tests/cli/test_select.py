@@ -125,3 +125,15 @@ def test_no_input_is_replaced(run, capsys):
     assert main(["select", str(run), "--cluster", "1", "-o", str(data)]) == 2
     assert "particles.star" in capsys.readouterr().err
     assert data.with_suffix(".star").read_bytes() == before
+
+
+def test_images_that_moved_are_found_again(run, tmp_path, capsys):
+    images = run.parent / "data" / "particles.mrcs"
+    images.rename(tmp_path / "particles.mrcs")
+    try:
+        assert main(["select", str(run), "--loss-percentile", "0:50", "-o", str(tmp_path / "x")]) == 2
+        assert "--datadir" in capsys.readouterr().err
+        found = selected(run, tmp_path, "--loss-percentile", "0:50", "--datadir", str(tmp_path))
+        assert 10 < len(found) < 20
+    finally:
+        (tmp_path / "particles.mrcs").rename(images)
