@@ -37,8 +37,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
                        help="by how well images fit their prediction: 0:90 leaves out the worst tenth")
     group.add_argument("--invert", action="store_true", help="all others instead")
     parser.add_argument("--device", default="auto", help="for --loss-percentile (default: auto)")
-    parser.add_argument("--datadir", metavar="DIR", help="for --loss-percentile: where image stacks lie now (default: where they "
-                        "were in training)")
+    parser.add_argument("--datadir", metavar="DIR", help="for --loss-percentile: where image stacks lie now (default: where "
+                        "they were in training)")
 
 
 def main(args: argparse.Namespace) -> None:
