@@ -21,6 +21,7 @@ CELLS = {1: 96, 2: 56}  # of the grid along each coordinate
 PARTICLES = {1: 50_000, 2: 12_000}  # that a density is made from at most
 MOST = 300  # iterations
 HALVES = 8  # random half sets behind an error
+DEEPEST = 7.0  # kT below the mixture's densest place, beyond which nobody is looked for
 INSIDE = (0.1, 99.9)  # percentiles of the coordinates between which the grid lies
 
 
@@ -93,6 +94,7 @@ def seen_on(found: Observed, mixture: Mixture, axes: list[int], points: Tensor, 
         = \sum_j w_j e_j N(x; m_j, C_j) \Big/ \sum_j w_j N(x; \mu_j, V_j)
 
     where the normals are those of the axes. A cell's own extent is added to each, so that no particle falls between two cells.
+    Where the mixture has next to nobody, what it says of the other axes is made up: such cells stay empty.
     """
     blur = torch.diag(width.square() / 12)
     prior, joint = [], []
@@ -100,7 +102,9 @@ def seen_on(found: Observed, mixture: Mixture, axes: list[int], points: Tensor, 
         evidence, middle, spread = seen_through(found, mean, covariance)
         prior.append(weight.log() + normal(points, mean[None, axes], (covariance[axes][:, axes] + blur)[None])[0])
         joint.append((weight.log() + evidence)[:, None] + normal(points, middle[:, axes], spread[:, axes][:, :, axes] + blur))
-    score = torch.logsumexp(torch.stack(joint), 0) - torch.logsumexp(torch.stack(prior), 0)
+    known = torch.logsumexp(torch.stack(prior), 0)
+    score = torch.logsumexp(torch.stack(joint), 0) - known
+    score = score.masked_fill(known < known.max() - DEEPEST, -torch.inf)
     return torch.exp(score - score.amax(1, keepdim=True)).float()
 
 
