@@ -33,7 +33,7 @@ class Critic(nn.Module):
         for part in self.network:
             if isinstance(part, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(part.weight, a=SLOPE)
-                part.bias.data.zero_()
+                part.get_parameter("bias").data.zero_()
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B,)`` for images ``(B, D, D)``."""

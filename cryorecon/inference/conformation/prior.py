@@ -10,13 +10,14 @@ from cryorecon.inference.hypotheses import Hypotheses
 
 
 class Prior(nn.Module):
-    """One random z an image, uniform on ``[0, 1]^d``: Multi-CryoGAN's alpha. z_dim: d."""
+    """One random z a particle, uniform on ``[0, 1]^d``: Multi-CryoGAN's alpha. z_dim: d."""
 
     def __init__(self, z_dim: int):
         super().__init__()
         self.z_dim = z_dim
 
     def forward(self, hypotheses: Hypotheses, batch: Batch, score: Callable) -> Hypotheses:
-        """As many draws as the batch has images; their divergence from the prior is zero."""
-        z = torch.rand(len(batch), 1, self.z_dim).to(batch.data.device)
+        """A draw for each of the batch's particles; their divergence from the prior is zero."""
+        values, owner = torch.unique(batch.particle, return_inverse=True)
+        z = torch.rand(len(values), 1, self.z_dim).to(batch.data.device)[owner]
         return hypotheses.with_z(z, torch.zeros_like(z[..., 0]))
