@@ -23,7 +23,8 @@ class Critic(nn.Module):
         super().__init__()
         side = box >> layers
         if side < 1:
-            raise InputError(f"critic_layers: expected at most {box.bit_length() - 1}, halvings of {box} px, found {layers}")
+            raise InputError(f"critic_layers: expected at most {box.bit_length() - 1}, halvings of {box} px, found "
+                             f"{layers}; give a smaller --critic-layers")
         channels = [1, *(width << (i + 1) for i in range(layers))]
         parts: list[nn.Module] = []
         for into, out in pairwise(channels):
