@@ -50,7 +50,8 @@ def score(args: argparse.Namespace, name: str, seed: int) -> Table:
     what = specimen(name, args.shared)
     table = args.shared / CTF
     optics = ctf_table(table if table.is_file() else None)
-    stack, _ = simulate_stack(what, args.n, args.box, apix, args.snr, max_shift=args.max_shift, optics=optics, seed=seed)
+    stack, _ = simulate_stack(what, args.n, args.box, apix, args.snr, max_shift=args.max_shift, optics=optics, seed=seed,
+                              device=args.device)
     truth = density(what, 0, args.box, apix, what.usual_b_factor)
     mask = soft_sphere(args.box, 0.42 * args.box, 2)
 

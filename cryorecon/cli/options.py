@@ -146,8 +146,8 @@ def add_volume(parser: Parser) -> None:
 def add_game(parser: Parser) -> None:
     """The game between critic and generator, and what is drawn at random."""
     group = parser.add_argument_group("generator")
-    _add(group, "volume", "voxels of one map, or a network that makes a map of each number in [0, 1] (Multi-CryoGAN)",
-         choices=("density", "conv"), shown=GAN["volume"])
+    _add(group, "volume", "voxels of one map, or a network that makes a map of each number in [0, 1] (Multi-CryoGAN; an "
+         "experiment)", choices=("density", "conv"), shown=GAN["volume"])
     _add(group, "width", "channels of that network at full size", type=int, metavar="N", shown=CONV["width"])
     _add(group, "t_extent", "largest shift in pixels, shifts being uniform (default: 0)", type=float, metavar="PX")
     _add(group, "lr", f"step size of the map, in voxels of the particle's own density (default: {GAN['lr']}; network: "

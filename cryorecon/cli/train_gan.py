@@ -1,7 +1,8 @@
 """A map without poses: simulated images of it become such that a critic can't tell them from the real ones (CryoGAN).
 
 No pose is ever looked for, of any image: poses, shifts and noise are drawn at random, CTFs from the images' own, and the
-map learns from what the critic says. With --volume conv, a network that makes a map of each number in [0, 1] (Multi-CryoGAN).
+map learns from what the critic says. With --volume conv, a network that makes a map of each number in [0, 1] (Multi-CryoGAN;
+an experiment).
 Writes reconstruct.N.mrc (of one map), weights.N.pt, samples.N.png (real images beside simulated ones), metrics.jsonl and
 run.log. The hand of the map is not determined. Ctrl-C is safe: the same command with --resume goes on.
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cryorecon.cli.main import main
+from cryorecon.data.loader import Loader
 from cryorecon.data.mrc import read_volume
 from cryorecon.imaging.masks import soft_sphere
 from cryorecon.metrics.alignment import align, apply
@@ -14,7 +15,8 @@ from cryorecon.metrics.fsc import fsc_curve
 from cryorecon.simulation.experiment import Experiment, ctf_table
 from cryorecon.simulation.motion import flexible
 from cryorecon.simulation.write import write_simulation
-from cryorecon.training import adversarial
+from cryorecon.training import adversarial, build
+from cryorecon.training.config import GAN, RunConfig
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.training.trained import load_run
 
@@ -96,6 +98,17 @@ def test_what_a_run_leaves(known, tmp_path, capsys):
     assert map_.max() > 0
     assert main(["eval_vol", str(out), "-o", str(out / "maps")]) == 0
     np.testing.assert_allclose(read_volume(out / "maps" / "vol_001.mrc")[0], map_, atol=1e-6 * map_.max())
+
+
+def test_real_images_are_windowed_after_their_transform_like_simulated_ones(data):
+    """Windowed by the loader alone, real corners would be empty and simulated ones not: a critic would see it."""
+    config = RunConfig(str(data / "particles.mrcs"), ctf=str(data / "ctf.pkl"), device="cpu", **GAN)
+    problem = build.open_data(config)
+    state = adversarial.begin(config, problem, None, lambda stage, values: None)
+    index = torch.arange(4)
+    plain = Loader(problem.stack, problem.grid, state.noise, windowed=False).read(index)
+    torch.testing.assert_close(state.loader.read(index).data, plain.data)
+    assert state.simulator.window is not None
 
 
 def test_interrupted_and_resumed_is_undisturbed(known, tmp_path, monkeypatch, capsys):

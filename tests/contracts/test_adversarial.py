@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from cryorecon.errors import InputError
+from cryorecon.imaging.masks import radius_map
 from cryorecon.inference.conformation.fixed import Fixed
 from cryorecon.inference.pose.prior import Prior
 from cryorecon.model import Model
@@ -77,21 +78,69 @@ def test_gradients_are_clipped_after_they_are_made(game):
     assert float(torch.stack(grads).norm()) == pytest.approx(1e-4, rel=1e-3)
 
 
+class Linear(nn.Module):
+    """A critic whose score is the image's product with a weight."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, images):
+        return (images * self.weight).sum((1, 2))
+
+
+def test_either_player_moves_in_its_own_favour(small, game):
+    """A step down the generator's gradient raises the scores of simulated images; one down the critic's, the distance."""
+    model, _, batch = game
+    pattern = torch.exp(-radius_map(16, 2).square() / 8)
+    objective = Adversarial(Simulator(small.grid), Linear(0.01 * pattern), Game(3, penalty=0.0), 8.0)
+    critics, generators = steps(objective, model, batch)
+
+    def score():
+        torch.manual_seed(1)
+        with torch.no_grad():
+            return float(objective.critic(objective.simulator.images(objective.simulator(model, batch))).mean())
+
+    def distance():
+        torch.manual_seed(2)
+        return critics.backward()["distance"]
+
+    before, worth = score(), distance()
+    generators.backward()
+    with torch.no_grad():
+        for player, step in ((model.volume.voxels, 10.0), (objective.critic.weight, 1e-3)):
+            player.sub_(step * player.grad / player.grad.norm())
+    assert score() > before
+    with torch.no_grad():
+        model.volume.voxels.zero_()
+    assert distance() > worth
+
+
+def test_the_critic_sees_the_band_and_nothing_beyond(small, game):
+    model, _, batch = game
+    seen = []
+
+    class Watching(Linear):
+        def forward(self, images):
+            seen.append(images.detach())
+            return super().forward(images)
+
+    objective = Adversarial(Simulator(small.grid, windowed=False), Watching(torch.ones(16, 16)), Game(3), 4.0)
+    for step in steps(objective, model, batch):
+        step.backward()
+    assert len(seen) == 3  # both kinds at once, what lies between them, simulated ones alone
+    for images in seen:
+        spectra = small.grid.spectra(images).abs()
+        inside = small.grid.n_points(4.0)
+        assert float(spectra[:, inside:].max()) < 1e-4 < float(spectra[:, :inside].mean())
+
+
 def test_the_logged_loss_is_algorithm_2s(small, game):
     """With a linear critic: distance is the difference of the means of scores, the penalty (|w| - 1)^2."""
     model, _, batch = game
     weight = torch.randn(16, 16) / 20
-
-    class Linear(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(weight)
-
-        def forward(self, images):
-            return (images * self.weight).sum((1, 2))
-
     simulator = Simulator(small.grid)
-    objective = Adversarial(simulator, Linear(), Game(3), 8.0)
+    objective = Adversarial(simulator, Linear(weight), Game(3), 8.0)
     step, _ = steps(objective, model, batch)
     torch.manual_seed(5)
     log = step.backward()
