@@ -253,7 +253,10 @@ def save(config: RunConfig, directory: RunDirectory, state: State, optimisers: d
 
 
 def restore(config: RunConfig, problem: build.Problem, saved: dict[str, Any]) -> State:
-    """A run in memory as it was when it saved this checkpoint."""
+    """A run in memory as it was when it saved this checkpoint. Raises :class:`InputError` for a game, which infers nothing."""
+    if config.objective == "adversarial":
+        raise InputError("expected a run that knows its images' poses, found one of train_gan, which draws them; compare its "
+                         "map by eval_fsc --align")
     if saved["box"] != problem.grid.box or len(saved["scale"]) != len(problem.stack):
         raise InputError(f"expected the images of this run ({len(saved['scale'])} of {saved['box']} px), found "
                          f"{len(problem.stack)} of {problem.grid.box} px; were the files changed?")

@@ -202,3 +202,4 @@ def test_what_can_not_be_is_said_of_its_option(more, says, known, tmp_path, caps
 def test_runs_of_other_commands_are_not_resumed(known, tmp_path, capsys):
     assert main([*known, "-n", "1", "-o", str(tmp_path / "out")]) == 0
     assert "found one of train_gan" in error_of(capsys, "train_nn", known[1], "-o", tmp_path / "out", "--resume")
+    assert "found one of train_gan" in error_of(capsys, "eval_images", tmp_path / "out", "-o", tmp_path / "fits.csv")
