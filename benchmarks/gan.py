@@ -5,7 +5,7 @@ the map on the structure (rotation, shift, hand) and say where their Fourier she
 Nyquist is the mark. *true poses*: the map that the same images give in closed form with their true poses, which is the most
 that there is in them.
 
-    python benchmarks/gan.py --data igg -n 5000 --epochs 40 --work scratch/gan -o results.json
+    python benchmarks/gan.py --data igg -n 12000 --epochs 18 --critic-dim 8 --work scratch/gan -o results.json
     python benchmarks/gan.py --data hsp90 -n 20000 --epochs 60 --batch 256 --device cuda --work scratch/gan
 """
 
@@ -30,7 +30,7 @@ from cryorecon.simulation.experiment import simulate_stack
 from cryorecon.simulation.images import ctf_table
 from cryorecon.simulation.motion import flexible
 from cryorecon.simulation.specimen import Specimen, density
-from cryorecon.training.config import GAN
+from cryorecon.training.config import GAN, RunConfig
 
 CTF = "metadata/cryodrgn_ctf_empiar10028_10049.npz"
 EXTENT = {"igg": 216.0, "hsp90": 160.0, "helices": 180.0}  # Å of the box's side
@@ -100,7 +100,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=GAN["epochs"], metavar="N", help=f"(default: {GAN['epochs']})")
     parser.add_argument("--batch", type=int, default=GAN["batch"], metavar="N", help=f"(default: {GAN['batch']})")
     parser.add_argument("--lr", type=float, default=GAN["lr"], metavar="R", help=f"(default: {GAN['lr']})")
-    parser.add_argument("--critic-lr", type=float, default=1e-3, metavar="R", help="(default: 0.001)")
+    parser.add_argument("--critic-lr", type=float, default=RunConfig.critic_lr, metavar="R",
+                        help=f"(default: {RunConfig.critic_lr})")
     parser.add_argument("--critic-dim", type=int, default=16, metavar="N", help="(default: 16)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="(default: cpu)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="(default: 1)")

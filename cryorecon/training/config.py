@@ -27,8 +27,8 @@ CHOICES = {  # the registries' names (a test compares them): this file imports n
 }
 
 GAN: dict[str, Any] = {  # what makes a run CryoGAN's
-    "objective": "adversarial", "pose": "prior", "volume": "density", "conformation": "fixed", "epochs": 40, "batch": 64,
-    "lr": 0.2,
+    "objective": "adversarial", "pose": "prior", "volume": "density", "conformation": "fixed", "epochs": 40, "batch": 32,
+    "lr": 0.1,
 }  # fmt: skip
 CONV: dict[str, Any] = GAN | {  # and Multi-CryoGAN's
     "volume": "conv", "zdim": 1, "conformation": "prior", "width": 16, "lr": 1e-3,
@@ -121,7 +121,7 @@ class RunConfig:
     critic_width: int = 16
     critic_layers: int | None = None
     critic_steps: int = 4
-    critic_lr: float = 1e-3
+    critic_lr: float = 2e-3
     penalty: float = 10.0
     first_band: float = 0.5
     growth: float = 0.5
