@@ -29,6 +29,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Reconstruct": {
         "backproject": "one map and its half maps from images with known poses",
         "train_nn": "one map by a network; poses known or found",
+        "train_gan": "a map by a game of critic and generator, which needs no poses",
         "train_vae": "conformations: a latent coordinate for each particle and a map for each coordinate",
     },
     "Look": {

@@ -1,4 +1,4 @@
-"""Options that ``train_vae``, ``train_nn`` and ``backproject`` share: each fills one field of ``RunConfig``.
+"""Options that ``train_vae``, ``train_nn``, ``train_gan`` and ``backproject`` share: each fills one field of ``RunConfig``.
 
 Defaults are those of ``RunConfig`` and stand nowhere else: an option that is not given is absent from the parsed
 arguments, so that ``--resume`` can tell what was asked for from what was not.
@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from cryorecon.errors import InputError
-from cryorecon.training.config import CHOICES, RunConfig, absolute_paths
+from cryorecon.training.config import CHOICES, CONV, GAN, RunConfig, absolute_paths
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RunConfig)}
 
@@ -33,12 +33,14 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "search_memory": ("--search-memory",), "schedule": ("--schedule",), "search_epochs": ("--search-epochs",),
     "ps_freq": ("--ps-freq",), "pretrain": ("--pretrain",), "l_end": ("--l-end",),
     "beta": ("--beta",), "enc_width": ("--enc-dim",), "enc_layers": ("--enc-layers",), "atoms": ("--atoms",),
+    "critic_width": ("--critic-dim",), "critic_layers": ("--critic-layers",), "critic_steps": ("--critic-steps",),
+    "critic_lr": ("--critic-lr",), "penalty": ("--penalty",), "first_band": ("--first-band",), "growth": ("--growth",),
 }  # fmt: skip
 
 
 def _add(group: Group, name: str, text: str, **keywords: Any) -> None:
     """The option of field ``name``; ``text`` is its help, to which the default is added."""
-    default = DEFAULTS[name]
+    default = keywords.pop("shown", DEFAULTS[name])  # of a command whose preset is another
     if name in CHOICES and "const" not in keywords:
         keywords = {"choices": CHOICES[name]} | keywords
     if "const" not in keywords and default is not None:
@@ -98,10 +100,7 @@ def add_training(parser: Parser) -> None:
          const="refine")
     poses.add_argument("--search-poses", dest="pose", action="store_const", const="search", default=argparse.SUPPRESS,
                        help="find the poses, whatever poses the particles come with")
-    group = add_run(parser)
-    _add(group, "checkpoint", "epochs between checkpoints", type=int, metavar="N")
-    group.add_argument("--resume", action="store_true", help="continue the run in -o from its last checkpoint")
-    group.add_argument("--load", choices=("latest",), help="the same as --resume")
+    add_checkpoints(add_run(parser))
 
 
 def add_search(parser: Parser) -> None:
@@ -136,12 +135,42 @@ def add_volume(parser: Parser) -> None:
     group = parser.add_argument_group("volume")
     _add(group, "road", "closed-form maps first and the network on top of them, or the network from scratch as cryoDRGN "
          "does")
-    _add(group, "volume", "a network, or the closed-form maps as they are")
+    _add(group, "volume", "a network, or the closed-form maps as they are", choices=("mlp", "voxels"))
     _add(group, "width", "width of the network", type=int, metavar="N")
     _add(group, "layers", "its hidden layers", type=int, metavar="N")
     _add(group, "encoding", "positional encoding")
     _add(group, "features", "its features along each axis (default: half the box)", type=int, metavar="N")
     _add(group, "feature_sigma", "scale of the random features", type=float, metavar="R")
+
+
+def add_game(parser: Parser) -> None:
+    """The game between critic and generator, and what is drawn at random."""
+    group = parser.add_argument_group("generator")
+    _add(group, "volume", "voxels of one map, or a network that makes a map of each number in [0, 1] (Multi-CryoGAN; an "
+         "experiment)", choices=("density", "conv"), shown=GAN["volume"])
+    _add(group, "width", "channels of that network at full size", type=int, metavar="N", shown=CONV["width"])
+    _add(group, "t_extent", "largest shift in pixels, shifts being uniform (default: 0)", type=float, metavar="PX")
+    _add(group, "lr", f"step size of the map, in voxels of the particle's own density (default: {GAN['lr']}; network: "
+         f"{CONV['lr']})", type=float, metavar="R", shown=None)
+    _add(group, "first_band", "fraction of Nyquist that the critic sees at first", type=float, metavar="R")
+    _add(group, "growth", "fraction of the epochs until it sees all", type=float, metavar="R")
+    group = parser.add_argument_group("critic")
+    _add(group, "critic_width", "K; its layers have 2 K, 4 K, ... channels", type=int, metavar="N")
+    _add(group, "critic_layers", "of convolutions that halve the image (default: down to 4 px)", type=int, metavar="N")
+    _add(group, "critic_steps", "for one of the generator", type=int, metavar="N")
+    _add(group, "critic_lr", "its step size", type=float, metavar="R")
+    _add(group, "penalty", "weight of the gradient penalty", type=float, metavar="R")
+    group = parser.add_argument_group("training")
+    _add(group, "epochs", "passes over the data", type=int, metavar="N", shown=GAN["epochs"])
+    _add(group, "batch", "images in a batch", type=int, metavar="N", shown=GAN["batch"])
+    add_checkpoints(add_run(parser))
+
+
+def add_checkpoints(group: Group) -> None:
+    """How often a run is saved, and going on with it."""
+    _add(group, "checkpoint", "epochs between checkpoints", type=int, metavar="N")
+    group.add_argument("--resume", action="store_true", help="continue the run in -o from its last checkpoint")
+    group.add_argument("--load", choices=("latest",), help="the same as --resume")
 
 
 def add_conformation(parser: Parser) -> None:

@@ -1,5 +1,5 @@
-"""A training run as the terminal sees it: bar, lines, log, and how it ends. ``train_vae`` and ``train_nn`` share
-this."""
+"""A training run as the terminal sees it: bar, lines, log, and how it ends. ``train_nn``, ``train_vae`` and
+``train_gan`` share this."""
 
 import argparse
 import errno
@@ -19,6 +19,7 @@ from cryorecon.cli.options import configuration, given, spelled
 from cryorecon.errors import InputError
 
 if TYPE_CHECKING:
+    from cryorecon.training.config import RunConfig
     from cryorecon.training.fit import Record
     from cryorecon.training.run_directory import RunDirectory
 
@@ -64,19 +65,32 @@ class Console:
         now = min(now, (record.epoch - self.done) * int(self.images))
         means = record.means()
         self.bar.set_description(f"epoch {record.epoch}/{self.epochs}", refresh=False)
-        self.bar.set_postfix_str(f"loss {means['energy']:.4f}", refresh=False)
+        self.bar.set_postfix_str(_progress(means), refresh=False)
         self.bar.update(now - self.seen)
         self.seen = now
         if record.done:
             rate = now / max(time.monotonic() - self.began, 1e-9)
             left = (self.epochs - record.epoch) * self.images / rate
-            self.line(f"epoch {record.epoch}/{self.epochs}: loss {means['energy']:.5f} nats a point, kl {means['kl']:.4g}, "
-                      f"{rate:.0f} images/s, {tqdm.format_interval(left)} left")
+            self.line(f"epoch {record.epoch}/{self.epochs}: {_result(means)}, {rate:.0f} images/s, "
+                      f"{tqdm.format_interval(left)} left")
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self.bar is not None:
             self.bar.close()
+
+
+def _progress(means: dict[str, float]) -> str:
+    """What the bar shows: of a likelihood its loss, of a game the critic's distance."""
+    return f"loss {means['energy']:.4f}" if "energy" in means else f"distance {means['distance']:.3f}"
+
+
+def _result(means: dict[str, float]) -> str:
+    """What the line of an epoch shows."""
+    if "energy" in means:
+        return f"loss {means['energy']:.5f} nats a point, kl {means['kl']:.4g}"
+    return (f"critic distance {means['distance']:.3f}, slope {means['critic_slope']:.3f}, generator gradient "
+            f"{means.get('generator_gradient', 0):.3g}")
 
 
 def described(stage: str, values: dict[str, float]) -> str:
@@ -105,7 +119,7 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
     table = given(args)
     done = max(directory.epochs(), default=0) if resume else 0
     if resume:
-        other = "train_nn" if directory.config().zdim == 0 else "train_vae"
+        other = _command(directory.config())
         if name != other:
             raise InputError(f"{args.outdir}: expected a run of {name}, found one of {other}; resume it with that command")
         config = directory.resumed(table, spelled)
@@ -126,8 +140,30 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
             console.line(f"resumed after epoch {done}")
         for record in train(config, directory, resume, report):
             console.record(record)
+            _draw_samples(directory)
+        _draw_samples(directory)
         _draw_poses(directory)
     return directory
+
+
+def _command(config: "RunConfig") -> str:
+    """The command that makes such runs."""
+    if config.objective == "adversarial":
+        return "train_gan"
+    return "train_nn" if config.zdim == 0 else "train_vae"
+
+
+def _draw_samples(directory: "RunDirectory") -> None:
+    """``samples.N.png``: real and simulated images of the last checkpoint, where a run keeps them."""
+    path = directory.path / f"samples.{max(directory.epochs(), default=0)}.npy"
+    drawn = path.with_suffix(".png")
+    if path.is_file() and not drawn.is_file():
+        import numpy as np
+
+        from cryorecon.report.projection_plots import projection_plot
+        from cryorecon.report.style import save
+
+        save(projection_plot(np.load(path, allow_pickle=False)), drawn)
 
 
 def _draw_poses(directory: "RunDirectory") -> None:

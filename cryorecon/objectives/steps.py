@@ -9,10 +9,12 @@ class Gradient:
     """Accumulate gradients of one parameter group; the optimiser of that group then steps.
 
     backward: runs the backward pass (in parts that fit a cache) and returns what to log, as sums over ``weight`` items.
+    settle: called after the optimiser's step, where parameters must stay within bounds.
     """
 
     group: str
     backward: Callable[[], dict[str, float]]
+    settle: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

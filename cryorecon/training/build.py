@@ -160,6 +160,10 @@ def pose_inference(config: RunConfig, problem: Problem) -> nn.Module:
 
 def make_volume(config: RunConfig, grid: Grid, base_limit: float) -> Volume:
     """The volume; ``base_limit``: band in Fourier pixels of the linear volume that it is or stands on, 0: none."""
+    if config.volume == "density":
+        return VOLUMES["density"](grid)
+    if config.volume == "conv":
+        return VOLUMES["conv"](grid, width=config.width)
     linear = None
     if base_limit:
         linear = VoxelGrid(grid, config.zdim, base_limit)

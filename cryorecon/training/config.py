@@ -19,10 +19,20 @@ def absolute_paths(table: dict[str, Any]) -> dict[str, Any]:
 
 MIN_LIMIT = 3
 CHOICES = {  # the registries' names (a test compares them): this file imports no torch
-    "volume": ("mlp", "voxels"), "conformation": ("fixed", "encoder", "posterior", "table"),
-    "pose": ("given", "refine", "search"), "road": ("lowrank", "plain"), "encoding": ("gaussian", "geometric"),
+    "volume": ("mlp", "voxels", "density", "conv"),
+    "conformation": ("fixed", "encoder", "posterior", "table", "prior"),
+    "objective": ("likelihood", "adversarial"), "pose": ("given", "refine", "search", "prior"),
+    "road": ("lowrank", "plain"), "encoding": ("gaussian", "geometric"),
     "noise": ("shells", "white"), "schedule": ("em", "network"), "bound": ("none", "rigorous", "probabilistic"),
 }
+
+GAN: dict[str, Any] = {  # what makes a run CryoGAN's
+    "objective": "adversarial", "pose": "prior", "volume": "density", "conformation": "fixed", "epochs": 40, "batch": 32,
+    "lr": 0.1,
+}  # fmt: skip
+CONV: dict[str, Any] = GAN | {  # and Multi-CryoGAN's
+    "volume": "conv", "zdim": 1, "conformation": "prior", "width": 16, "lr": 1e-3,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,9 @@ class RunConfig:
     :mod:`cryorecon.inference.pose.search`), search_memory (MB; None: as the device bears). schedule: ``em``, or
     ``network``: search_epochs of training, a search before every ps_freq-th, after pretrain images at random poses, in a band
     that grows from l_start to l_end Fourier pixels.
+    objective: ``likelihood``, or ``adversarial`` (:data:`GAN`): critic_width, critic_layers (None: halvings down to 4 px),
+    critic_steps for one of the generator, critic_lr, penalty; first_band (fraction of Nyquist that the critic sees at first),
+    growth (fraction of the passes until it sees all); t_extent is then the largest shift drawn (None: 0).
     Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
     pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
     """
@@ -104,6 +117,14 @@ class RunConfig:
     ps_freq: int = 5
     pretrain: int = 10_000
     l_end: float = 32.0
+    objective: str = "likelihood"
+    critic_width: int = 16
+    critic_layers: int | None = None
+    critic_steps: int = 4
+    critic_lr: float = 2e-3
+    penalty: float = 10.0
+    first_band: float = 0.5
+    growth: float = 0.5
 
     def __post_init__(self) -> None:
         self._check_values()
@@ -118,21 +139,24 @@ class RunConfig:
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
         for name in ("width", "layers", "enc_width", "enc_layers", "batch", "checkpoint", "lr", "mask_radius",
-                     "feature_sigma", "restarts", "base_healpy", "nkeptposes", "l_start", "l_end", "search_epochs", "ps_freq"):
+                     "feature_sigma", "restarts", "base_healpy", "nkeptposes", "l_start", "l_end", "search_epochs", "ps_freq",
+                     "critic_width", "critic_steps", "critic_lr", "penalty"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}")
         if self.limit is not None and not self.limit >= MIN_LIMIT:
             raise InputError(f"limit: expected a band of at least {MIN_LIMIT} Fourier pixels, found {self.limit}")
-        for name in ("t_extent", "t_ngrid", "features", "search_memory"):
+        for name in ("t_extent", "t_ngrid", "features", "search_memory", "critic_layers"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}; leave it out for the default")
         if self.beta is not None and not 0 <= self.beta < float("inf"):
             raise InputError(f"beta: expected 0 or more, found {self.beta}")
-        if not 0 < self.points <= 1:
-            raise InputError(f"points: expected a fraction in (0, 1], found {self.points}")
+        for name in ("points", "first_band", "growth"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"{name}: expected a fraction in (0, 1], found {getattr(self, name)}")
 
     def _check_parts(self) -> None:
         """Fields that must fit each other."""
+        self._check_game()
         if self.searches + self.polishes < 1:
             raise InputError("expected at least one pass of search or polish, found none")
         if self.ctf_tilt is not None and self.tilt is None:
@@ -148,6 +172,19 @@ class RunConfig:
                              f"{self.symmetry}; leave --schedule out")
         if self.symmetry.upper() != "C1" and self.zdim:
             raise InputError(f"symmetry: expected C1 where conformations are inferred, found {self.symmetry}")
+
+    def _check_game(self) -> None:
+        """An adversarial objective draws what others infer, and needs maps in real space."""
+        game = self.objective == "adversarial"
+        if game != (self.pose == "prior") or game != (self.volume in ("density", "conv")):
+            raise InputError("objective: expected 'adversarial' with pose 'prior' and volume 'density' or 'conv', and none of "
+                             f"these without the others, found {self.objective!r}, {self.pose!r} and {self.volume!r}")
+        if (self.volume == "conv") != (self.conformation == "prior") or (self.volume == "conv" and self.zdim != 1):
+            raise InputError("volume: expected 'conv' with conformation 'prior' and zdim 1, found "
+                             f"{self.volume!r}, {self.conformation!r} and {self.zdim}")
+        if game and (self.symmetry.upper() != "C1" or self.tilt is not None):
+            raise InputError("objective: expected no symmetry and no tilted images with 'adversarial', found "
+                             f"{self.symmetry} and {self.tilt}; leave them out")
 
     @property
     def kl_weight(self) -> float:

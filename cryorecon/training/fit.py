@@ -4,7 +4,8 @@ Each pass draws its random numbers from a stream of its own, made from the run's
 that is resumed at a pass's beginning therefore goes on bit for bit as if it had not stopped.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -52,6 +53,14 @@ def stream(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
+def anneal(optimisers: Iterable[torch.optim.Optimizer], fraction: float) -> None:
+    """Set the step sizes at ``fraction`` of a run: from their first to a tenth of it along a cosine."""
+    factor = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * fraction))
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+
 def fit(model: Model, objective: Objective, loader: Loader, optimisers: dict[str, list[torch.optim.Optimizer]],
         epochs: range, batch_particles: int, seed: int, device: torch.device) -> Iterator[Record]:
     """Run passes over the data; yields a record after each batch, and one with ``done`` after each pass."""
@@ -70,6 +79,7 @@ def fit(model: Model, objective: Objective, loader: Loader, optimisers: dict[str
                 record.add(step.backward())
                 for optimiser in optimisers[step.group]:
                     optimiser.step()
+                step.settle()
             record.particles += batch_particles
             yield record
         record.particles = loader.n_particles

@@ -171,6 +171,10 @@ class RunDirectory:
             raise InputError(f"{name}: expected a cryorecon checkpoint, found something else")
         return state
 
+    def save_samples(self, epoch: int, images: np.ndarray) -> None:
+        """Real and simulated images of a checkpoint, ``samples.<epoch>.npy``; before its weights."""
+        write_atomically(self.path / f"samples.{epoch}.npy", partial(_save_array, array=images))
+
     def has_stages(self) -> bool:
         """Whether a stage before the first checkpoint has saved what it reached."""
         return any(self.path.glob("stage.*.pt"))

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,9 +30,10 @@ from cryorecon.objectives.cores import one_core_a_task
 from cryorecon.objectives.likelihood import Likelihood, PointSampler
 from cryorecon.training import build, closed_form
 from cryorecon.training.ab_initio import find_poses, schedule_for
+from cryorecon.training.adversarial import train_adversarial
 from cryorecon.training.amortise import fit_encoder
 from cryorecon.training.config import RunConfig
-from cryorecon.training.fit import Record, fit, stream
+from cryorecon.training.fit import Record, anneal, fit, stream
 from cryorecon.training.inferred import latent_posteriors, latents, remember
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.base import Volume
@@ -62,6 +62,9 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
     ``report(stage, values)`` hears of the stages before the network. With ``resume`` the last checkpoint is where it
     goes on; without one the stages begin anew. ``stack``: particles in memory instead of the configuration's files.
     """
+    if config.objective == "adversarial":
+        yield from train_adversarial(config, directory, resume, report, stack)
+        return
     problem = build.open_data(config, stack)
     stack = problem.stack
     report("particles", {"images": len(stack), "particles": stack.n_particles, "box": stack.box, "apix": stack.apix,
@@ -89,7 +92,7 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
     epochs = range(state.epoch + 1, config.epochs + 1) if optimisers["model"] else range(0)
     for epoch in epochs:
         generator.manual_seed(config.seed * 1_000_003 + epoch)
-        anneal(optimisers, config, epoch)
+        cool(optimisers, config, epoch)
         for record in fit(state.model, objective, state.loader, optimisers, range(epoch, epoch + 1), config.batch,
                           config.seed, problem.device):
             yield record
@@ -107,15 +110,11 @@ def settle(config: RunConfig, state: State) -> None:
         remember(state.model, conformation, state.loader)
 
 
-def anneal(optimisers: dict[str, list[torch.optim.Optimizer]], config: RunConfig, epoch: int) -> None:
+def cool(optimisers: dict[str, list[torch.optim.Optimizer]], config: RunConfig, epoch: int) -> None:
     """The step size of a pass: constant for the plain road, falling to a tenth along a cosine for the low-rank road."""
     if config.road == "plain" or config.epochs < 2:
         return
-    fraction = (epoch - 1) / (config.epochs - 1)
-    factor = 0.1 + 0.9 * 0.5 * (1 + float(np.cos(np.pi * fraction)))
-    for optimiser in optimisers["model"]:
-        for group in optimiser.param_groups:
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+    anneal(optimisers["model"], (epoch - 1) / (config.epochs - 1))
 
 
 def with_found_poses(config: RunConfig, problem: build.Problem, directory: RunDirectory,
@@ -254,7 +253,10 @@ def save(config: RunConfig, directory: RunDirectory, state: State, optimisers: d
 
 
 def restore(config: RunConfig, problem: build.Problem, saved: dict[str, Any]) -> State:
-    """A run in memory as it was when it saved this checkpoint."""
+    """A run in memory as it was when it saved this checkpoint. Raises :class:`InputError` for a game, which infers nothing."""
+    if config.objective == "adversarial":
+        raise InputError("expected a run that knows its images' poses, found one of train_gan, which draws them; compare its "
+                         "map by eval_fsc --align")
     if saved["box"] != problem.grid.box or len(saved["scale"]) != len(problem.stack):
         raise InputError(f"expected the images of this run ({len(saved['scale'])} of {saved['box']} px), found "
                          f"{len(problem.stack)} of {problem.grid.box} px; were the files changed?")

@@ -18,14 +18,23 @@ from cryorecon.volumes.symmetry import symmetrise
 
 @dataclass
 class Trained:
-    """config, epoch, grid and volume of a checkpoint; z ``(particles, d)``, d = 0 for one structure."""
+    """config, epoch, grid and volume of a checkpoint; latents ``(particles, d)``, d = 0 for one structure, None where the run
+    knows those of no particle."""
 
     directory: RunDirectory
     config: RunConfig
     epoch: int
     grid: Grid
     volume: Volume
-    z: np.ndarray
+    latents: np.ndarray | None
+
+    @property
+    def z(self) -> np.ndarray:
+        """Latents ``(particles, d)``. Raises :class:`InputError` for a run that infers none."""
+        if self.latents is None:
+            raise InputError(f"{self.directory.path}: expected a run that knows its particles' conformations, found one of "
+                             "train_gan, which draws them; decode maps by eval_vol --z-start 0 --z-end 1")
+        return self.latents
 
     @property
     def apix(self) -> float:
@@ -79,5 +88,7 @@ def load_run(path: str | Path, epoch: int | None = None, device: str = "auto") -
     volume = build.make_volume(config, grid, saved["shape"]["base_limit"]).to(grid.device)
     prefix = "volume."
     volume.load_state_dict({k[len(prefix):]: v for k, v in saved["model"].items() if k.startswith(prefix)})
-    z = directory.z(saved["epoch"]) if config.zdim else np.zeros((len(saved["scale"]), 0), np.float32)
+    z: np.ndarray | None = np.zeros((len(saved["scale"]), 0), np.float32)
+    if config.zdim:
+        z = directory.z(saved["epoch"]) if config.objective == "likelihood" else None
     return Trained(directory, config, saved["epoch"], grid, volume.eval(), z)

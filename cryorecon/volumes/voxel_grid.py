@@ -58,10 +58,7 @@ class VoxelGrid(Volume):
         Beyond the lattice's band limit they are zero.
         """
         points = self.grid.points[selection]
-        index, weight, sign = self.lattice.corners(rotation, points)
-        rows = self.lattice.gather(self.coefficients, index, weight).view(len(sign), -1, 2)
-        flip = torch.stack([torch.ones_like(sign), sign], -1)
-        values = torch.view_as_complex(rows * flip[:, None]).view(len(rotation), len(points), -1)
+        values = self.lattice.slices(self.coefficients, rotation, points)
         if self.lattice.limit < self.grid.box / 2:
             values = values * (self.grid.radius[selection] <= self.lattice.limit)[:, None]
         return values

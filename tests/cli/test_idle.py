@@ -14,7 +14,7 @@ from cryorecon.cli.main import command, main
 from cryorecon.simulation.experiment import Experiment, ctf_table
 from cryorecon.simulation.motion import flexible
 from cryorecon.simulation.write import write_simulation
-from cryorecon.training.config import RunConfig
+from cryorecon.training.config import GAN, RunConfig
 from cryorecon.training.run_directory import RunDirectory
 
 DATA = ["p.mrcs", "-o", "out"]
@@ -26,7 +26,7 @@ def told(name, typed, searched=False):
     command(name).add_args(parser)
     named = options.given(parser.parse_args([*DATA, *typed.split()]))
     preset = {"conformation": "encoder"} if named.get("road") == "plain" else {}
-    preset = {"zdim": 4} | preset if name == "train_vae" else {"conformation": "fixed"}
+    preset = {"train_gan": GAN, "train_vae": {"zdim": 4} | preset}.get(name, {"conformation": "fixed"})
     return "\n".join(idle(options.configuration(preset | named), named, searched))
 
 
@@ -63,6 +63,16 @@ def test_an_option_that_changes_nothing_is_told_of_with_what_to_do(typed, names,
 def test_an_option_of_the_search_that_changes_nothing(typed, names, remedy):
     lines = told("train_nn", typed, searched=True)
     assert lines.startswith(f"{names} changes nothing")
+    assert remedy in lines
+
+
+@pytest.mark.parametrize(("typed", "names", "remedy"), [
+    ("--poses p.pkl", "--poses", "leave it out"), ("--dec-dim 8", "--dec-dim", "--volume conv"),
+    ("--t-extent 2 --lr 1 -b 3", "", ""),
+])  # fmt: skip
+def test_an_option_of_a_game_that_changes_nothing(typed, names, remedy):
+    lines = told("train_gan", typed, searched=True)
+    assert lines.startswith(f"{names} changes nothing") if names else not lines
     assert remedy in lines
 
 

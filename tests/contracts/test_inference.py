@@ -29,6 +29,7 @@ def make_conformation(name, problem):
         "encoder": lambda kind: kind(problem.grid, 1, 16, 2),
         "table": lambda kind: kind(len(problem.stack), 1),
         "posterior": lambda kind: kind(linear, problem.grid),
+        "prior": lambda kind: kind(1),
     }
     if name == "posterior, discrete":
         prior = DiscretePrior(torch.linspace(-2, 2, 9)[:, None], torch.full((9,), 1 / 9).log())
@@ -43,7 +44,8 @@ def make_pose(name, problem):
     poses = problem.stack.poses
     made = {"given": lambda kind: kind(poses.rotation, poses.shift),
             "refine": lambda kind: kind(poses.rotation, poses.shift, problem.grid.apix, problem.grid.box),
-            "search": lambda kind: kind(poses.rotation, poses.shift)}
+            "search": lambda kind: kind(poses.rotation, poses.shift),
+            "prior": lambda kind: kind(5.0)}
     assert set(made) == set(POSES), "a newcomer: say how it is built"
     return made[name](POSES[name])
 
@@ -56,7 +58,7 @@ def posed(problem, batch, name="given"):
     return make_pose(name, problem)(Hypotheses.empty(len(batch), "cpu"), batch, no_score)
 
 
-@pytest.mark.parametrize("name", POSES)
+@pytest.mark.parametrize("name", [name for name in POSES if name != "prior"])
 def test_poses_are_those_of_the_batchs_images(name, small, batch):
     pose = make_pose(name, small)
     found = pose(Hypotheses.empty(4, "cpu"), batch, no_score)
@@ -97,6 +99,8 @@ def test_a_particle_of_several_images_has_one_z_and_its_divergence_once(name, sm
     torch.testing.assert_close(found.z[0], found.z[1])
     torch.testing.assert_close(found.z[2], found.z[3])
     torch.testing.assert_close(found.kl[0], found.kl[1])
+    if name == "prior":
+        return  # whose draws are new each time
     swapped = tilts.at(torch.tensor([2, 3, 0, 1]))
     again = conformation(posed(small, swapped), swapped, no_score)
     torch.testing.assert_close(again.z[[2, 3, 0, 1]], found.z)
@@ -171,3 +175,27 @@ def test_a_particles_images_are_encoded_together(small, batch):
     variance = found.z_cov[[0, 3], 0, 0, 0]
     kl = 0.5 * (found.z[[0, 3], 0, 0].square() + variance - 1 - variance.log())
     torch.testing.assert_close(found.kl.sum(), kl.sum())
+
+
+def test_poses_of_the_prior_are_uniform_and_say_nothing_of_the_images(small):
+    """Rotations average to none, a body axis lies anywhere on the sphere alike, shifts fill their square."""
+    torch.manual_seed(0)
+    n = 4000
+    many = small.loader().read(torch.zeros(n, dtype=torch.int64))
+    found = make_pose("prior", small)(Hypotheses.empty(n, "cpu"), many, no_score)
+    rotation, shift = found.rotation[:, 0], found.shift[:, 0]
+    assert float(rotation.mean(0).abs().max()) < 4 * (1 / 3 / n) ** 0.5
+    heights = rotation[:, 2, 2].sort().values  # uniform on [-1, 1] (Archimedes): Kolmogorov's distance
+    assert float((heights - torch.linspace(-1, 1, n)).abs().max()) / 2 < 1.63 / n**0.5
+    assert float(shift.abs().max()) <= 5
+    torch.testing.assert_close(shift.var(0), torch.full((2,), 25 / 3), rtol=0.08, atol=0)
+    assert not torch.equal(make_pose("prior", small)(Hypotheses.empty(n, "cpu"), many, no_score).rotation, found.rotation)
+
+
+def test_conformations_of_the_prior_fill_their_interval(small):
+    prior = make_conformation("prior", small)  # which seeds
+    many = small.loader().read(torch.arange(12))
+    z = torch.cat([prior(posed(small, many), many, no_score).z for _ in range(100)]).flatten()
+    assert 0 <= float(z.min()) < 0.01
+    assert 0.99 < float(z.max()) <= 1
+    assert abs(float(z.mean()) - 0.5) < 0.035

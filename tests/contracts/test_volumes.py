@@ -7,14 +7,17 @@ import torch
 
 from cryorecon.geometry import rotations
 from cryorecon.geometry.grid import Grid
+from cryorecon.imaging.masks import soft_sphere
 from cryorecon.volumes import VOLUMES
+from cryorecon.volumes.conv_generator import ConvGenerator
 from cryorecon.volumes.fourier_mlp import FourierMLP
+from cryorecon.volumes.real_space import DensityGrid
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 GRID = Grid(16, 3.0)
 Z_DIM = {"voxels": 0, "voxels of two components": 2, "voxels of a band": 1, "mlp": 0, "mlp with z": 3,
-         "mlp, geometric": 2, "mlp on voxels": 2}  # fmt: skip
-LATTICE = {name for name in Z_DIM if "voxels" in name}  # their slices are interpolated
+         "mlp, geometric": 2, "mlp on voxels": 2, "density": 0, "conv": 1}  # fmt: skip
+LATTICE = {name for name in Z_DIM if "voxels" in name or name in ("density", "conv")}  # their slices are interpolated
 
 
 def make(name: str, smooth_maps):
@@ -24,6 +27,12 @@ def make(name: str, smooth_maps):
         volume = VoxelGrid(GRID, z_dim, 5.0 if "band" in name else None)
         volume.set_values(volume.lattice.from_density(smooth_maps(16, 1 + z_dim)))
         return volume
+    if name == "density":
+        density = DensityGrid(GRID)
+        density.voxels.data.copy_(smooth_maps(16, 1)[0])
+        return density
+    if name == "conv":  # masked, as any run masks it: a cube that is full to its edges has corners that slices don't see
+        return ConvGenerator(GRID, soft_sphere(16, 4, 3), width=4)
     base = VoxelGrid.from_density(smooth_maps(16, 1 + z_dim), GRID) if "voxels" in name else None
     kind = "geometric" if "geometric" in name else "gaussian"
     volume = FourierMLP(GRID, z_dim, width=24, layers=2, encoding=kind, features=6, base=base)

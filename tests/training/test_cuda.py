@@ -10,7 +10,7 @@ import cryorecon
 from cryorecon.data.loader import Loader
 from cryorecon.metrics.pose_error import pose_error
 from cryorecon.training.build import first_noise, open_data
-from cryorecon.training.config import RunConfig
+from cryorecon.training.config import CONV, GAN, RunConfig
 
 pytestmark = pytest.mark.cuda
 
@@ -72,3 +72,16 @@ def test_the_networks_own_schedule(hinge, tmp_path, zdim):
                           schedule="network", search_epochs=2, ps_freq=1, pretrain=200, width=32, l_start=6.0, polishes=1,
                           enc_width=32)
     assert torch.isfinite(run.density(run.z[:1] if zdim else np.zeros((1, 0), np.float32))).all()
+
+
+@pytest.mark.parametrize("volume", ["density", "conv"])
+def test_a_game(hinge, tmp_path, volume):
+    options = {"density": GAN, "conv": {key: value for key, value in CONV.items() if key != "zdim"} | {"width": 4}}[volume]
+    zdim = int(volume == "conv")
+    run = cryorecon.train(hinge, tmp_path / "run", zdim=zdim, device="cuda", **options | {"epochs": 2, "critic_width": 4})
+    again = cryorecon.train(hinge, tmp_path / "run", zdim=zdim, device="cuda", resume=True,
+                            **options | {"epochs": 3, "critic_width": 4})
+    first, second = (one.density(torch.zeros(1, zdim)) for one in (run, again))
+    assert torch.isfinite(second).all()
+    assert float(second.max()) > 0
+    assert not torch.equal(first, second)

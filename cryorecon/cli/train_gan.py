@@ -1,0 +1,43 @@
+"""A map without poses: simulated images of it become such that a critic can't tell them from the real ones (CryoGAN).
+
+No pose is ever looked for, of any image: poses, shifts and noise are drawn at random, CTFs from the images' own, and the
+map learns from what the critic says. With --volume conv, a network that makes a map of each number in [0, 1] (Multi-CryoGAN;
+an experiment).
+Writes reconstruct.N.mrc (of one map), weights.N.pt, samples.N.png (real images beside simulated ones), metrics.jsonl and
+run.log. The hand of the map is not determined. Ctrl-C is safe: the same command with --resume goes on.
+
+    cryorecon train_gan particles.mrcs --ctf ctf.pkl -o out
+    cryorecon eval_fsc out/reconstruct.40.mrc reference.mrc --align
+"""
+
+import argparse
+
+from cryorecon.cli import options
+
+
+def add_args(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``train_gan``."""
+    options.add_data(parser)
+    options.add_game(parser)
+    options.add_maps(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train.
+
+    Raises
+    ------
+    InputError: bad input, or a game that diverged. KeyboardInterrupt: with a message that says how to continue.
+    """
+    import shlex
+
+    from cryorecon.cli.session import run
+    from cryorecon.training.config import CONV, GAN
+
+    directory = run(args, "train_gan", CONV if getattr(args, "volume", None) == "conv" else GAN)
+    epoch, out = directory.epochs()[-1], directory.path
+    if directory.config().zdim == 0:
+        print(f"map      {out / f'reconstruct.{epoch}.mrc'}")
+    else:
+        print(f"next     cryorecon eval_vol {shlex.quote(args.outdir)} --z-start 0 --z-end 1 -n 10 -o maps")
+    print(f"weights  {out / f'weights.{epoch}.pt'}\npictures {out / f'samples.{epoch}.png'}")

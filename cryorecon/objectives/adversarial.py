@@ -1,0 +1,91 @@
+r"""Distribution matching: a critic tells real images from simulated ones, the generator learns to be taken for real.
+
+The Wasserstein distance with a gradient penalty (Gulrajani et al. 2017; Multi-CryoGAN, Algorithm 2):
+
+.. math::
+    L_D = E D(\tilde y) - E D(y) + \lambda E (\|\nabla_{\hat y} D(\hat y)\|_2 - 1)^2, \qquad L_G = -E D(\tilde y),
+
+with :math:`\hat y = \kappa y + (1 - \kappa) \tilde y`, ``kappa`` uniform, and the norm of the gradient that of a whole image.
+A real image and the simulated one that it is mixed with share their CTF.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cryorecon.data.loader import Batch
+from cryorecon.model import Model
+from cryorecon.objectives.simulator import Simulator
+from cryorecon.objectives.steps import Gradient
+
+
+def gradient_norms(critic: nn.Module, images: Tensor) -> Tensor:
+    """Norm of the critic's gradient at each image ``(B, D, D)``: ``(B,)``, differentiable."""
+    images = images.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+    return gradient.flatten(1).norm(dim=1)
+
+
+@dataclass(frozen=True)
+class Game:
+    """critic_steps: of the critic for one of the generator. penalty: lambda. critic_clip, generator_clip: largest norm of the
+    parameters' gradient."""
+
+    critic_steps: int = 4
+    penalty: float = 10.0
+    critic_clip: float = 1e3
+    generator_clip: float = 1e3
+
+
+class Adversarial:
+    """A critic's step for each batch, and a generator's after every ``critic_steps``-th.
+
+    simulator, critic: as named. limit: band in Fourier pixels that the critic sees; it may grow from pass to pass. settle:
+    called after each of the generator's steps, to bring its parameters back to where they may be.
+    """
+
+    def __init__(self, simulator: Simulator, critic: nn.Module, game: Game, limit: float,
+                 settle: Callable[[], None] = lambda: None):
+        self.simulator, self.critic, self.game, self.settle = simulator, critic, game, settle
+        self.limit = limit
+        self._batches = 0
+
+    def phases(self, model: Model, batch: Batch) -> Iterator[Gradient]:
+        """The critic's step and, when it is due, the generator's."""
+        seen = batch.select(self.simulator.grid.band(self.limit))
+        yield Gradient("critic", lambda: self._critic(model, seen))
+        self._batches += 1
+        if self._batches % self.game.critic_steps == 0:
+            yield Gradient("generator", lambda: self._generator(model, seen), self.settle)
+
+    def finish_pass(self, model: Model) -> dict[str, float]:
+        """The count of batches begins anew, so that a resumed run does as an undisturbed one."""
+        self._batches = 0
+        return {}
+
+    def _critic(self, model: Model, batch: Batch) -> dict[str, float]:
+        n = len(batch)
+        with torch.no_grad():
+            real, fake = self.simulator.images(batch), self.simulator.images(self.simulator(model, batch))
+            share = torch.rand(n, 1, 1).to(real.device)
+        scores = self.critic(torch.cat([real, fake]))
+        distance = scores[:n].mean() - scores[n:].mean()
+        norms = gradient_norms(self.critic, share * real + (1 - share) * fake)
+        penalty = (norms - 1).square().mean()
+        (self.game.penalty * penalty - distance).backward()
+        nn.utils.clip_grad_norm_(self.critic.parameters(), self.game.critic_clip)
+        return {"distance": float(distance.detach()) * n, "penalty": float(penalty.detach()) * n,
+                "critic_slope": float(norms.detach().sum()), "weight": float(n)}
+
+    def _generator(self, model: Model, batch: Batch) -> dict[str, float]:
+        parameters = [p for p in (*model.parameters(), *self.simulator.parameters()) if p.requires_grad]
+        self.critic.requires_grad_(False)  # its gradient is the critic's step's alone
+        try:
+            (-self.critic(self.simulator.images(self.simulator(model, batch))).mean()).backward()
+        finally:
+            self.critic.requires_grad_(True)
+        norm = nn.utils.clip_grad_norm_(parameters, self.game.generator_clip)
+        # one step for so many batches: times their number, so that the mean over images is that of the steps
+        return {"generator_gradient": float(norm) * len(batch) * self.game.critic_steps}

@@ -1,0 +1,201 @@
+"""CryoGAN's run: no poses and no inference, from the first map of zeros to the last checkpoint."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import cryorecon
+from cryorecon.data.loader import Loader
+from cryorecon.data.mrc import write_volume
+from cryorecon.data.stack import ParticleStack
+from cryorecon.errors import InputError
+from cryorecon.imaging.masks import soft_sphere
+from cryorecon.inference.conformation import CONFORMATIONS
+from cryorecon.inference.pose import POSES
+from cryorecon.model import Model
+from cryorecon.objectives.adversarial import Adversarial, Game
+from cryorecon.objectives.critic import Critic
+from cryorecon.objectives.simulator import Simulator, natural_unit
+from cryorecon.training import build
+from cryorecon.training.config import RunConfig
+from cryorecon.training.fit import Record, anneal, fit, stream
+from cryorecon.training.run_directory import RunDirectory
+from cryorecon.volumes.real_space import RealSpace
+
+SAMPLES = 8  # pictures of real and of simulated images kept with a checkpoint
+MEASURED = 1000  # images that say how bright the map is
+SMALLEST = 4  # px of a side that the critic's last convolution leaves, unless told how many layers
+SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
+FLAT, STEEP = 0.2, 5.0  # mean slope of a critic; the penalty holds a sound one near 1
+
+
+@dataclass
+class State:
+    """A run in memory. scale: ``(N,)`` ones, as other runs have contrast."""
+
+    model: Model
+    simulator: Simulator
+    critic: Critic
+    loader: Loader
+    noise: Tensor
+    epoch: int = 0
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds."""
+        return {"model": self.model, "simulator": self.simulator, "critic": self.critic}
+
+
+def train_adversarial(config: RunConfig, directory: RunDirectory, resume: bool, report: Callable[[str, dict[str, float]], None],
+                      stack: ParticleStack | None) -> Iterator[Record]:
+    """Passes of the game between critic and generator; saves after every ``checkpoint`` of them. As
+    :func:`cryorecon.training.train.train`."""
+    problem = build.open_data(config, stack)
+    stack = problem.stack
+    if stack.n_particles < len(stack):
+        raise InputError(f"expected one image a particle, found {len(stack)} of {stack.n_particles} particles; a critic sees "
+                         "single images: take the untilted ones")
+    report("particles", {"images": len(stack), "particles": stack.n_particles, "box": stack.box, "apix": stack.apix,
+                         "given_poses": 0})
+    saved = directory.load() if resume and directory.epochs() else None
+    state = begin(config, problem, saved, report)
+    made = optimisers(config, state)
+    if saved is None:
+        save(directory, state, made)
+    else:
+        directory.drop_after(state.epoch)
+        for group, states in saved["optimisers"].items():
+            for optimiser, values in zip(made[group], states, strict=True):
+                optimiser.load_state_dict(values)
+    volume = state.model.volume
+    settle = volume.constrain if isinstance(volume, RealSpace) else lambda: None
+    game = Game(config.critic_steps, config.penalty)
+    objective = Adversarial(state.simulator, state.critic, game, problem.grid.box / 2, settle)
+    for epoch in range(state.epoch + 1, config.epochs + 1):
+        objective.limit = band(config, problem.grid.box, epoch)
+        anneal([o for group in made.values() for o in group], (epoch - 1) / max(config.epochs - 1, 1))
+        began = time.monotonic()
+        for record in fit(state.model, objective, state.loader, made, range(epoch, epoch + 1), config.batch, config.seed,
+                          problem.device):
+            yield record
+        state.epoch = epoch
+        log = {"epoch": epoch, **record.means(), "noise": float(state.simulator.log_noise.detach().exp()),
+               "band": objective.limit, "images_per_s": len(stack) / (time.monotonic() - began)}
+        doubts = examine(directory, state, record)
+        directory.log(log | ({"doubts": doubts} if doubts else {}))
+        if epoch % config.checkpoint == 0 or epoch == config.epochs:
+            save(directory, state, made)
+    finish(config, directory, state)
+
+
+def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | None,
+          report: Callable[[str, dict[str, float]], None]) -> State:
+    """The parts as a run begins with them or, of a checkpoint, as they were when it was saved."""
+    grid = problem.grid
+    noise = build.first_noise(problem, config) if saved is None else saved["noise"]
+    if saved is not None and (saved["box"] != grid.box or len(saved["scale"]) != len(problem.stack)):
+        raise InputError(f"expected the images of this run ({len(saved['scale'])} of {saved['box']} px), found "
+                         f"{len(problem.stack)} of {grid.box} px; were the files changed?")
+    loader = problem.loader(noise, False)  # the critic's view is windowed instead, real and simulated images alike
+    stream(config.seed, 0)
+    extent = (config.t_extent or 0.0) * grid.apix
+    conformation = CONFORMATIONS["prior"](config.zdim) if config.zdim else CONFORMATIONS["fixed"]()
+    model = Model(grid, build.make_volume(config, grid, 0.0), POSES["prior"](extent), conformation).to(grid.device)
+    layers = config.critic_layers or max(1, int(math.log2(grid.box / SMALLEST)))
+    simulator = Simulator(grid, config.window)
+    state = State(model, simulator, Critic(grid.box, config.critic_width, layers).to(grid.device), loader, noise)
+    if saved is not None:
+        state.epoch = saved["epoch"]
+        for name, part in state.parts().items():
+            part.load_state_dict(saved[name])
+        return state
+    sample = loader.read(torch.arange(min(MEASURED, len(problem.stack))))
+    unit = natural_unit(model, sample, soft_sphere(grid.box, 0.25 * grid.box, 1.0, device=grid.device))
+    model.volume.get_buffer("mask").copy_(problem.mask)
+    model.volume.get_buffer("unit").fill_(unit)
+    report("noise", {"sigma": float(noise.mean()) ** 0.5, "density_unit": unit})
+    return state
+
+
+def optimisers(config: RunConfig, state: State) -> dict[str, list[torch.optim.Optimizer]]:
+    """Adam for either player (its moments as CryoGAN has them), and one of longer memory for the two scales."""
+    scales = [state.model.volume.get_parameter("log_signal"), state.simulator.log_noise]
+    volume = [p for p in state.model.parameters() if p is not scales[0]]
+    return {"critic": [torch.optim.Adam(state.critic.parameters(), config.critic_lr, (0.5, 0.9))],
+            "generator": [torch.optim.Adam(volume, config.lr, (0.5, 0.9)),
+                          torch.optim.Adam(scales, 1e-3, (0.5, 0.99))]}
+
+
+def band(config: RunConfig, box: int, epoch: int) -> float:
+    """Fourier pixels that the critic sees in a pass: from ``first_band`` of Nyquist to all of it, in even steps over the share
+    ``growth`` of the passes."""
+    done = min(1.0, (epoch - 1) / max(config.growth * config.epochs, 1e-9))
+    return box / 2 * (config.first_band + (1 - config.first_band) * done)
+
+
+def examine(directory: RunDirectory, state: State, record: Record) -> list[str]:
+    """What looks wrong after a pass, each said once as a warning.
+
+    Raises
+    ------
+    InputError: numbers are no longer finite; the last checkpoint still is.
+    """
+    means = record.means()
+    finite = all(math.isfinite(value) for value in means.values())
+    if not finite or not all(bool(p.isfinite().all()) for p in state.model.parameters()):
+        kept = max(directory.epochs())
+        raise InputError(f"expected a game that stays finite, found none in epoch {record.epoch}: it diverged; weights."
+                         f"{kept}.pt is sound; begin again with a smaller --lr or --critic-lr")
+    with torch.no_grad():
+        brightest = float(state.model.volume.density(torch.zeros(1, state.model.volume.z_dim, device=state.loader.grid.device))
+                          .max())
+    doubts = []
+    if brightest <= 0:
+        doubts.append("the map is empty: the generator collapsed, or particles are darker than ice (try --uninvert-data)")
+    if means["critic_slope"] < FLAT:
+        doubts.append(f"the critic is flat (slope {means['critic_slope']:.2g}, 1 is sound): it teaches nothing; give a larger "
+                      "--critic-lr or --penalty")
+    if means["critic_slope"] > STEEP:
+        doubts.append(f"the critic is steep (slope {means['critic_slope']:.2g}, 1 is sound): the game diverges; give a smaller "
+                      "--critic-lr or a larger --penalty")
+    for doubt in doubts:
+        warnings.warn(f"epoch {record.epoch}: {doubt}", stacklevel=2)
+    return doubts
+
+
+def samples(state: State) -> np.ndarray:
+    """``(3, n, D, D)``: real images, simulated ones of the same CTFs, and what these show without noise, as the critic sees
+    them in its whole band."""
+    batch = state.loader.read(torch.arange(min(SAMPLES, len(state.loader.stack)))).to(state.loader.grid.device)
+    with torch.no_grad():
+        clean = state.simulator.clean(state.model, state.model.infer(batch), batch)
+        shown = [state.simulator.images(one) for one in (batch, state.simulator.noisy(clean), clean)]
+    return torch.stack(shown).cpu().numpy()
+
+
+def save(directory: RunDirectory, state: State, optimisers: dict[str, list[torch.optim.Optimizer]]) -> None:
+    """A checkpoint with its pictures' images, ``samples.N.npy``."""
+    grid, stack = state.loader.grid, state.loader.stack
+    contents: dict[str, Any] = {
+        "version": cryorecon.__version__, "epoch": state.epoch, "shape": SHAPE, "noise": state.noise,
+        "scale": torch.ones(len(stack)), "half": stack.half, "box": grid.box, "apix": grid.apix,
+        "optimisers": {group: [o.state_dict() for o in several] for group, several in optimisers.items()},
+    }
+    contents |= {name: part.state_dict() for name, part in state.parts().items()}
+    if state.epoch:
+        directory.save_samples(state.epoch, samples(state))
+    directory.save(state.epoch, contents, None)
+
+
+def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:
+    """The map of a homogeneous run."""
+    if config.zdim == 0:
+        with torch.no_grad():
+            density = state.model.volume.density(torch.zeros(1, 0, device=state.loader.grid.device))[0]
+        write_volume(directory.path / f"reconstruct.{state.epoch}.mrc", density.cpu().numpy(), state.loader.grid.apix)

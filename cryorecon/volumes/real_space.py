@@ -1,0 +1,65 @@
+"""Volumes whose parameters live in real space; their slices come from the map's transform."""
+
+import torch
+from torch import Tensor, nn
+
+from cryorecon.geometry.grid import Grid, Selection
+from cryorecon.volumes.base import Volume
+from cryorecon.volumes.lattice import Lattice
+
+
+class RealSpace(Volume):
+    """What :meth:`density` makes, sliced on a Fourier lattice: one transform a map.
+
+    grid: the images' grid. z_dim: numbers that describe a conformation. mask: ``(D, D, D)`` that multiplies every map
+    (default: none). pad: oversampling of the lattice. ``unit``: the density of a voxel at 1, so that the parameters are of
+    order 1 whatever the images' scale; ``log_signal``: logarithm of a learned factor on it, from 0.
+    """
+
+    unit: Tensor
+    mask: Tensor
+
+    def __init__(self, grid: Grid, z_dim: int, mask: Tensor | None = None, pad: int = 2):
+        super().__init__()
+        self.grid, self.z_dim = grid, z_dim
+        self.lattice = Lattice(grid.box, grid.box / 2, pad, grid.device)
+        self.register_buffer("unit", torch.ones((), device=grid.device))
+        self.log_signal = nn.Parameter(torch.zeros((), device=grid.device))
+        self.register_buffer("mask", torch.ones((grid.box,) * 3, device=grid.device) if mask is None else mask.clone())
+
+    @property
+    def scale(self) -> Tensor:
+        """The density of a voxel at 1."""
+        return self.unit * self.log_signal.exp()
+
+    def slices(self, rotation: Tensor, z: Tensor, selection: Selection) -> Tensor:
+        """Central slices ``(B, K, P)`` complex at rotation ``(B|1, K, 3, 3)`` and ``z (B, K, d)``."""
+        points = self.grid.points[selection]
+        if self.z_dim:
+            rotation = rotation.expand(len(z), -1, -1, -1)
+        maps = self.density(z.flatten(0, 1) if self.z_dim else z.new_zeros(1, 0))
+        coefficients = torch.view_as_real(self.lattice.from_density(maps)).flatten(0, 1)
+        return self.lattice.slices(coefficients, rotation.flatten(0, 1), points)[..., 0].unflatten(0, rotation.shape[:2])
+
+    def constrain(self) -> None:
+        """Bring the parameters back to where they may be, after a gradient step."""
+
+
+class DensityGrid(RealSpace):
+    """One map, its voxels free and not negative: CryoGAN's (Gupta et al. 2021), from zeros.
+
+    Positivity is a projection after each step, ``X <- max(X, 0)``.
+    """
+
+    def __init__(self, grid: Grid, mask: Tensor | None = None, pad: int = 2):
+        super().__init__(grid, 0, mask, pad)
+        self.voxels = nn.Parameter(torch.zeros((grid.box,) * 3, device=grid.device))
+
+    def density(self, z: Tensor) -> Tensor:
+        """The map ``(n, D, D, D)``, the same at every z ``(n, 0)``."""
+        return (self.voxels * self.mask * self.scale).expand(max(len(z), 1), -1, -1, -1)
+
+    def constrain(self) -> None:
+        """No voxel below zero."""
+        with torch.no_grad():
+            self.voxels.clamp_(min=0)

@@ -1,0 +1,206 @@
+"""``train_gan`` from particles to a map: what it recovers, what it leaves, how it goes on and how it ends."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cryorecon.cli.main import main
+from cryorecon.data.loader import Loader
+from cryorecon.data.mrc import read_volume
+from cryorecon.imaging.masks import soft_sphere
+from cryorecon.metrics.alignment import align, apply
+from cryorecon.metrics.fsc import fsc_curve
+from cryorecon.simulation.experiment import Experiment, ctf_table
+from cryorecon.simulation.motion import flexible
+from cryorecon.simulation.write import write_simulation
+from cryorecon.training import adversarial, build
+from cryorecon.training.config import GAN, RunConfig
+from cryorecon.training.run_directory import RunDirectory
+from cryorecon.training.trained import load_run
+
+TINY = ["--critic-dim", "2", "-b", "8", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """48 images of 16 px."""
+    folder = tmp_path_factory.mktemp("data") / "sim"
+    write_simulation(flexible("hinge", 1), Experiment(48, 16, 9.0, 1.0, max_shift=0, optics=ctf_table(None)), folder)
+    return folder
+
+
+@pytest.fixture
+def known(data):
+    """The command's first words: images and CTF, no poses."""
+    return ["train_gan", str(data / "particles.mrcs"), "--ctf", str(data / "ctf.pkl"), *TINY]
+
+
+def error_of(capsys, *arguments):
+    """The one line of a command that must fail with code 2."""
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cryorecon: error: ")]
+    assert len(lines) == 1, lines
+    return lines[0].removeprefix("cryorecon: error: ")
+
+
+def agreement(out, folder):
+    """FSC by shell ``(9,)`` of a run's map, laid on the truth, with it."""
+    found, truth = (torch.from_numpy(read_volume(path)[0]) for path in (*out.glob("reconstruct.*.mrc"),
+                                                                        folder / "maps" / "state_00.mrc"))
+    return fsc_curve(apply(align(found, truth, 9.0), found, 9.0).float(), truth, soft_sphere(16, 5, 2)).value
+
+
+def recovered(tmp_path, *more):
+    """FSC by shell of the map that 1500 images of random poses give, at a signal-to-noise ratio of 5."""
+    write_simulation(flexible("hinge", 1), Experiment(1500, 16, 9.0, 5.0, max_shift=0, optics=ctf_table(None)),
+                     tmp_path / "sim")
+    command = ["train_gan", str(tmp_path / "sim" / "particles.mrcs"), "--ctf", str(tmp_path / "sim" / "ctf.pkl"), "-o",
+               str(tmp_path / "out"), "--critic-dim", "6", "--critic-lr", "3e-3", "--lr", "0.2", "-b", "64", "-n", "10",
+               "--checkpoint", "10", "--device", "cpu", *more]
+    assert main(command) == 0
+    return agreement(tmp_path / "out", tmp_path / "sim")
+
+
+def test_a_small_phantom_is_recovered_without_poses(tmp_path):
+    """FSC above 0.5 to shell 3 of 8, and 0.65 in the mean up to half of Nyquist (seeds 0 to 2: .70 to .81)."""
+    fsc = recovered(tmp_path)
+    assert float(fsc[1:4].min()) > 0.5
+    assert float(fsc[1:5].mean()) > 0.65
+
+
+def test_a_critic_that_does_not_learn_recovers_nothing(tmp_path):
+    """What alignment alone makes of a random map: .48 after 10 epochs."""
+    assert float(recovered(tmp_path, "--critic-lr", "1e-9", "-n", "3")[1:5].mean()) < 0.6
+
+
+def test_what_a_run_leaves(known, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    assert main([*known, "-n", "2", "-o", str(out)]) == 0
+    said = capsys.readouterr()
+    for part in (out / "reconstruct.2.mrc", out / "weights.2.pt", out / "samples.2.png"):
+        assert str(part) in said.out
+        assert part.is_file()
+    for part in ("48 images", "noise: sigma", "density unit", "epoch 2/2: critic distance"):
+        assert part in said.err
+        assert part in (out / "run.log").read_text()
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    for name in ("distance", "penalty", "critic_slope", "generator_gradient", "images_per_s", "noise", "band"):
+        assert np.isfinite(lines[1][name]), name
+    assert lines[0]["band"] == 4 < lines[1]["band"] == 8
+    images = np.load(out / "samples.2.npy", allow_pickle=False)
+    assert images.shape == (3, 8, 16, 16)
+    assert images[0].std() > 2 * images[2].std() > 0  # real ones are noisy, the last row is not
+    map_, apix = read_volume(out / "reconstruct.2.mrc")
+    assert apix == pytest.approx(9)
+    assert map_.min() == 0
+    assert map_.max() > 0
+    assert main(["eval_vol", str(out), "-o", str(out / "maps")]) == 0
+    np.testing.assert_allclose(read_volume(out / "maps" / "vol_001.mrc")[0], map_, atol=1e-6 * map_.max())
+
+
+def test_real_images_are_windowed_after_their_transform_like_simulated_ones(data):
+    """Windowed by the loader alone, real corners would be empty and simulated ones not: a critic would see it."""
+    config = RunConfig(str(data / "particles.mrcs"), ctf=str(data / "ctf.pkl"), device="cpu", **GAN)
+    problem = build.open_data(config)
+    state = adversarial.begin(config, problem, None, lambda stage, values: None)
+    index = torch.arange(4)
+    plain = Loader(problem.stack, problem.grid, state.noise, windowed=False).read(index)
+    torch.testing.assert_close(state.loader.read(index).data, plain.data)
+    assert state.simulator.window is not None
+
+
+def test_interrupted_and_resumed_is_undisturbed(known, tmp_path, monkeypatch, capsys):
+    whole = adversarial.fit
+
+    def fit(*arguments):
+        for record in whole(*arguments):
+            if record.epoch == 2 and record.particles >= 16:
+                raise KeyboardInterrupt
+            yield record
+
+    monkeypatch.setattr(adversarial, "fit", fit)
+    assert main([*known, "-n", "3", "-o", str(tmp_path / "cut")]) == 130
+    assert "continue with: cryorecon train_gan" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert RunDirectory(tmp_path / "cut").epochs() == [0, 1]
+    assert main([*known, "-n", "3", "-o", str(tmp_path / "cut"), "--resume"]) == 0
+    assert main([*known, "-n", "3", "-o", str(tmp_path / "whole")]) == 0
+    resumed, undisturbed = (RunDirectory(tmp_path / name).load() for name in ("cut", "whole"))
+    for part in ("model", "critic", "simulator"):
+        for name, values in undisturbed[part].items():
+            assert torch.equal(resumed[part][name], values), name
+    assert not torch.equal(undisturbed["model"]["volume.voxels"],
+                           RunDirectory(tmp_path / "whole").load(2)["model"]["volume.voxels"])
+
+
+def test_the_same_seed_is_the_same_map_and_another_is_not(known, tmp_path):
+    for name, seed in (("a", "4"), ("b", "4"), ("c", "5")):
+        assert main([*known, "-n", "1", "--seed", seed, "-o", str(tmp_path / name)]) == 0
+    a, b, c = (read_volume(tmp_path / name / "reconstruct.1.mrc")[0] for name in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_a_network_makes_a_map_of_each_number(known, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main([*known, "--volume", "conv", "--dec-dim", "2", "-n", "1", "-o", str(out)]) == 0
+    assert f"cryorecon eval_vol {out} --z-start 0 --z-end 1" in capsys.readouterr().out
+    assert main(["eval_vol", str(out), "--z-start", "0", "--z-end", "1", "-n", "3", "-o", str(out / "maps")]) == 0
+    first, middle, last = (read_volume(path)[0] for path in sorted((out / "maps").glob("vol_*.mrc")))
+    assert np.isfinite(middle).all()
+    assert not np.allclose(first, last, atol=1e-3 * first.max())
+    assert first.min() >= 0
+    said = error_of(capsys, "analyze", out)
+    assert "train_gan" in said
+    assert "eval_vol" in said
+    assert load_run(out).config.zdim == 1
+
+
+def test_divergence_is_said_and_the_last_good_checkpoint_named(known, tmp_path, monkeypatch, capsys):
+    whole = adversarial.fit
+
+    def fit(*arguments):
+        for record in whole(*arguments):
+            if record.epoch == 2 and record.done:
+                record.sums["distance"] = float("nan")
+            yield record
+
+    monkeypatch.setattr(adversarial, "fit", fit)
+    said = error_of(capsys, *known, "-n", "3", "-o", tmp_path / "out")
+    assert "epoch 2: it diverged; weights.1.pt is sound" in said
+    assert RunDirectory(tmp_path / "out").epochs() == [0, 1]
+
+
+@pytest.mark.parametrize(("slope", "sign", "says"), [
+    (0.1, 1, "the critic is flat"), (9.0, 1, "the critic is steep"), (1.0, -1, "the map is empty")])
+def test_a_game_gone_wrong_is_doubted(slope, sign, says, known, tmp_path, monkeypatch, capsys):
+    whole = adversarial.fit
+
+    def fit(model, *arguments):
+        for record in whole(model, *arguments):
+            if record.done:
+                record.sums["critic_slope"] = slope * record.sums["weight"]
+                model.volume.voxels.data.clamp_(min=0).mul_(sign)
+            yield record
+
+    monkeypatch.setattr(adversarial, "fit", fit)
+    with pytest.warns(UserWarning, match=says):
+        assert main([*known, "-n", "1", "-o", str(tmp_path / "out")]) == 0
+    assert says in json.loads((tmp_path / "out" / "metrics.jsonl").read_text())["doubts"][0]
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    (["--critic-layers", "7"], "--critic-layers"), (["--penalty", "-1"], "--penalty"), (["--first-band", "0"], "--first-band"),
+    (["--critic-lr", "0"], "--critic-lr"), (["--growth", "2"], "--growth")])
+def test_what_can_not_be_is_said_of_its_option(more, says, known, tmp_path, capsys):
+    assert says in error_of(capsys, *known, *more, "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_other_commands_are_not_resumed(known, tmp_path, capsys):
+    assert main([*known, "-n", "1", "-o", str(tmp_path / "out")]) == 0
+    assert "found one of train_gan" in error_of(capsys, "train_nn", known[1], "-o", tmp_path / "out", "--resume")
+    assert "found one of train_gan" in error_of(capsys, "eval_images", tmp_path / "out", "-o", tmp_path / "fits.csv")
