@@ -89,6 +89,13 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device.startswith("cuda") else device
 
 
+def tables(results: Table) -> str:
+    """The results in Markdown."""
+    keys = ("data", "box", "apix", "snr", "max_shift", "images", "seed", "epochs", "device", "resolution", "of_nyquist",
+            "true_poses_resolution", "correlation", "wall_seconds", "images_per_s")
+    return common.markdown([[row[key] for key in keys] for row in results["rows"]], HEAD)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=EXTENT, nargs="+", default=["igg"], help="(default: igg)")
@@ -117,9 +124,7 @@ def main() -> None:
         for seed in args.seeds:
             results["rows"].append(score(args, name, seed))
             write_results(args.out or args.work / "gan.json", results)
-    keys = ("data", "box", "apix", "snr", "max_shift", "images", "seed", "epochs", "device", "resolution", "of_nyquist",
-            "true_poses_resolution", "correlation", "wall_seconds", "images_per_s")
-    print(common.markdown([[row[key] for key in keys] for row in results["rows"]], HEAD))
+    print(tables(results))
 
 
 if __name__ == "__main__":
