@@ -17,7 +17,7 @@ run simulate --motion hinge --states 20 -n 3000 -D 64 --apix 3 --snr 0.1 -o "$ou
 known=("$out/data/particles.mrcs" --poses "$out/data/poses.pkl" --ctf "$out/data/ctf.pkl")
 run train_vae "${known[@]}" --zdim 4 -n 1 -o "$out/run"
 run analyze "$out/run" --ksample 8
-run eval_conformation "$out/run" --truth "$out/data/truth.npz"
+run eval_conformation "$out/run" --truth "$out/data/truth.npz" -n 20 -k 20
 
 # what one map for all of them would have been, and how far its halves agree
 run backproject "${known[@]}" -o "$out/consensus"
