@@ -13,8 +13,8 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 SCENES = {  # name: (width, height, scheme, what is done first, where the page is scrolled to)
-    "report_wide": (1400, 1010, "light", "lasso", ".explorer"),
-    "report_wide_dark": (1400, 1010, "dark", "path", ".explorer"),
+    "report_wide": (1400, 1010, "light", "lasso", "section:has(.explorer)"),
+    "report_wide_dark": (1400, 1010, "dark", "path", "section:has(.explorer)"),
     "report_phone": (390, 844, "light", "none", "header"),
     "report_phone_dark": (390, 844, "dark", "path", ".maps"),
 }
