@@ -21,6 +21,7 @@ CELLS = {1: 96, 2: 56}  # of the grid along each coordinate
 PARTICLES = {1: 50_000, 2: 12_000}  # that a density is made from at most
 MOST = 300  # iterations
 HALVES = 8  # random half sets behind an error
+CHUNK = 2000  # particles whose likelihoods are made at once
 DEEPEST = 7.0  # kT below the mixture's densest place, beyond which nobody is looked for
 INSIDE = (0.1, 99.9)  # percentiles of the coordinates between which the grid lies
 
@@ -97,15 +98,20 @@ def seen_on(found: Observed, mixture: Mixture, axes: list[int], points: Tensor, 
     Where the mixture has next to nobody, what it says of the other axes is made up: such cells stay empty.
     """
     blur = torch.diag(width.square() / 12)
-    prior, joint = [], []
-    for weight, mean, covariance in zip(mixture.weight, mixture.mean, mixture.covariance, strict=True):
-        evidence, middle, spread = seen_through(found, mean, covariance)
-        prior.append(weight.log() + normal(points, mean[None, axes], (covariance[axes][:, axes] + blur)[None])[0])
-        joint.append((weight.log() + evidence)[:, None] + normal(points, middle[:, axes], spread[:, axes][:, :, axes] + blur))
-    known = torch.logsumexp(torch.stack(prior), 0)
-    score = torch.logsumexp(torch.stack(joint), 0) - known
-    score = score.masked_fill(known < known.max() - DEEPEST, -torch.inf)
-    return torch.exp(score - score.amax(1, keepdim=True)).float()
+    components = list(zip(mixture.weight.log(), mixture.mean, mixture.covariance, strict=True))
+    known = torch.logsumexp(torch.stack([weight + normal(points, mean[None, axes], (covariance[axes][:, axes] + blur)[None])[0]
+                                         for weight, mean, covariance in components]), 0)
+    nobody = known < known.max() - DEEPEST
+    parts = []
+    for part in (found.at(slice(start, start + CHUNK)) for start in range(0, len(found), CHUNK)):
+        joint = torch.full((len(part), len(points)), -torch.inf, dtype=torch.float64)
+        for weight, mean, covariance in components:
+            evidence, middle, spread = seen_through(part, mean, covariance)
+            at = normal(points, middle[:, axes], spread[:, axes][:, :, axes] + blur)
+            joint = torch.logaddexp(joint, (weight + evidence)[:, None] + at)
+        score = (joint - known).masked_fill(nobody, -torch.inf)
+        parts.append(torch.exp(score - score.amax(1, keepdim=True)).float())
+    return torch.cat(parts)
 
 
 def normal(points: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
