@@ -3,7 +3,7 @@
 Nothing is fitted to the truth. What each figure is and where it comes from: docs/methods/eval_conformation.md.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cryorecon.analysis.clusters import kmeans
-from cryorecon.analysis.latent import chunks, squared_distances
+from cryorecon.analysis.latent import nearest_points
 from cryorecon.analysis.states import Decode, StateMaps, state_means
 from cryorecon.geometry.fourier import resample
 from cryorecon.metrics.challenge import DistributionDistance, MapDistance, distribution_distance, map_distances
@@ -178,12 +178,8 @@ def occupancies(z: np.ndarray, state: np.ndarray, scores: DistributionScores, su
     The nearest map is the one of highest mean FSC.
     """
     found, count, mean = state_means(z, state)
-    nearest = np.bincount(np.concatenate(list(_nearest(z, mean))), minlength=len(found))
+    nearest = np.bincount(nearest_points(z, mean), minlength=len(found))
     by_map = dict.fromkeys(found.tolist(), 0.0)
     for row, share in zip(scores.distances["fsc"].argmin(0), submitted.population, strict=True):
         by_map[int(scores.state[row])] += float(share)
     return Occupancies(found, count / len(z), nearest / len(z), np.array([by_map[int(number)] for number in found]))
-
-
-def _nearest(z: np.ndarray, points: np.ndarray) -> Iterable[np.ndarray]:
-    return (squared_distances(part, points).argmin(1) for part in chunks(z))

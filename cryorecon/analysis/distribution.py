@@ -1,18 +1,16 @@
 """How a run's conformations are distributed: states with occupancies, densities, free energies. Writes arrays and maps."""
 
-import csv
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cryorecon.analysis.density import Density, deconvolve
-from cryorecon.analysis.explore import write_array
-from cryorecon.analysis.latent import PCA, nearest_particles
-from cryorecon.analysis.mixture import CHUNK, Mixture, choose_mixture, drawn, occupancies
+from cryorecon.analysis.latent import PCA, chunks, nearest_particles
+from cryorecon.analysis.mixture import Mixture, choose_mixture, drawn, occupancies
 from cryorecon.analysis.observed import Observed, observed
 from cryorecon.analysis.trajectories import write_latents
+from cryorecon.data.arrays import write_array, write_csv
 from cryorecon.data.files import atomic_path
 
 LINES = 3  # leading components along which a density is made
@@ -55,8 +53,7 @@ def distribution(z: np.ndarray, likelihood: np.ndarray | None, pca: PCA, folder:
     coordinates = pca.varying(z).astype(np.float32)
     seen = observed(z, likelihood, pca).leading(coordinates.shape[1])
     mixture = choose_mixture(seen, coordinates, most, seed)
-    labels = np.concatenate([mixture.responsibilities(seen.at(slice(i, i + CHUNK))).argmax(1).numpy()
-                             for i in range(0, len(z), CHUNK)]).astype(np.int32)
+    labels = mixture.responsibilities(seen).argmax(1).numpy().astype(np.int32)
     few = drawn(len(z), SHOWN, seed)
     occupancy, error = occupancies(mixture.evidence(seen.at(few)), mixture.weight, seed=seed)
     energy = np.log(occupancy.max() / occupancy.clip(min=1e-12))
@@ -67,7 +64,7 @@ def distribution(z: np.ndarray, likelihood: np.ndarray | None, pca: PCA, folder:
     lines = [deconvolve(seen, coordinates, mixture, (axis,), seed) for axis in range(dimensions)]
     plane = deconvolve(seen, coordinates, mixture, (0, 1), seed) if dimensions > 1 else None
     nearest = nearest_particles(z, pca.restore(mixture.mean.numpy()))
-    log_density = np.concatenate([mixture.log_density(coordinates[i : i + CHUNK]) for i in range(0, len(z), CHUNK)])
+    log_density = np.concatenate([mixture.log_density(part) for part in chunks(coordinates)])
     found = Distribution(seen, mixture, labels, occupancy, error, energy, energy_error, nearest, log_density, lines, plane, {})
     _write(found, z, folder)
     return found
@@ -110,12 +107,3 @@ def write_density(path: Path, density: Density) -> None:
     """A density along one coordinate as CSV."""
     write_csv(path, ("coordinate", "share", "free_energy_kT", "error_kT"),
               zip(density.centres[0], density.share, density.free_energy, density.error, strict=True))
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Rows under their header; numbers to six digits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([f"{cell:.6g}" if isinstance(cell, float | np.floating) else cell for cell in row] for row in rows)

@@ -10,6 +10,7 @@ import numpy as np
 from cryorecon.analysis.clusters import Clusters, kmeans
 from cryorecon.analysis.latent import PCA, fit_pca
 from cryorecon.analysis.trajectories import Decode, component_path, write_latents, write_series
+from cryorecon.data.arrays import write_array
 from cryorecon.data.files import atomic_path
 from cryorecon.errors import InputError
 
@@ -38,13 +39,6 @@ class Findings:
     def clusters_name(self) -> str:
         """Folder of the clusters."""
         return f"kmeans{len(self.clusters.centres)}"
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Write ``.npy`` under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
 
 
 def explore(z: np.ndarray, folder: Path, decode: Decode | None, apix: float, k: int = 20, n_components: int = 2,

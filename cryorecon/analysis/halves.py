@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from cryorecon.analysis.latent import fit_pca
 from cryorecon.analysis.states import Decode
+from cryorecon.data.arrays import write_csv
 from cryorecon.data.cryodrgn_files import read_indices
 from cryorecon.data.files import atomic_path
 from cryorecon.geometry.fourier import resample
@@ -193,6 +194,4 @@ def write(folder: Path, found: HalvesAgreement, particles: ParticleAgreement | N
     with atomic_path(folder / "halves.json") as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n")
     columns = [each.tolist() for each in (found.mean_fsc.frequency, found.mean_fsc.value, found.motion_fsc.value)]
-    lines = [",".join(f"{value:.6f}" for value in row) for row in zip(*columns, strict=True)]
-    with atomic_path(folder / "halves_fsc.csv") as temporary:
-        temporary.write_text("\n".join(["frequency_per_px,fsc_mean_maps,fsc_motion", *lines]) + "\n")
+    write_csv(folder / "halves_fsc.csv", ("frequency_per_px", "fsc_mean_maps", "fsc_motion"), zip(*columns, strict=True))

@@ -11,10 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cryorecon.analysis.clusters import kmeans
-from cryorecon.analysis.explore import write_array
 from cryorecon.analysis.latent import nearest_points
 from cryorecon.analysis.trajectories import Decode, write_series
 from cryorecon.analysis.volume_space import VolumeSpace, agglomerate, compare, project, regression, regression_score
+from cryorecon.data.arrays import write_array
 from cryorecon.data.files import atomic_path
 from cryorecon.data.mrc import read_volume, write_volume
 from cryorecon.data.safe_pickle import dump_pickles

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cryorecon.analysis.distribution import write_csv
 from cryorecon.analysis.half_maps import ClusterMap, cluster_maps
 from cryorecon.analysis.leakage import Leakage, leakage, quantities
+from cryorecon.data.arrays import write_csv
 from cryorecon.training.build import Problem
 from cryorecon.training.train import State, image_poses
 

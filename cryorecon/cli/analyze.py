@@ -158,8 +158,8 @@ def _claim(folder: Path) -> None:
 
 def _keep_rows(args: argparse.Namespace, folder: Path, rows: "np.ndarray") -> None:
     """Write ``ind.npy`` where only some particles were looked at."""
-    from cryorecon.analysis.explore import write_array
     from cryorecon.analysis.selection import IND
+    from cryorecon.data.arrays import write_array
 
     (folder / IND).unlink(missing_ok=True)
     if args.ind is not None:

@@ -38,7 +38,7 @@ FLAT, STEEP = 0.2, 5.0  # mean slope of a critic; the penalty holds a sound one 
 
 @dataclass
 class State:
-    """A run in memory. scale: ``(N,)`` ones, as other runs have contrast."""
+    """A game in memory. noise: ``(n_shells,)``, of the images."""
 
     model: Model
     simulator: Simulator
