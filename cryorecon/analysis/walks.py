@@ -48,7 +48,6 @@ def walks(z: np.ndarray, found: Distribution, pca: PCA, folder: Path, decode: De
     made = [_walk("path_direct", "straight way", direct_path(z[through].astype(np.float64), n), z, folder, decode, apix)]
     try:
         chain = graph_path(z, through, avg_neighbours=None, seed=seed)
-        dense = density_path(z, through, found.log_density, n, seed=seed)
         fine = density_path(z, through, found.log_density, FINE, seed=seed)
     except InputError:  # nothing joins them, which is a finding and no fault
         warnings.warn(f"no way by near neighbours joins particles {' and '.join(map(str, through))}: hardly any lie between; "
@@ -58,7 +57,8 @@ def walks(z: np.ndarray, found: Distribution, pca: PCA, folder: Path, decode: De
     made.append(_walk("path_graph", "way by near neighbours", z[stops], z, folder, decode, apix))
     density = along(found.seen, pca.project(prolonged(fine))[:, : found.seen.pull.shape[1]], seed)
     write_density(folder / "path_density" / "free_energy.csv", density)
-    made.append(_walk("path_density", "way where particles are densest", dense, z, folder, decode, apix, density))
+    made.append(_walk("path_density", "way where particles are densest", even_points(fine, n), z, folder, decode, apix,
+                      density))
     return made
 
 
