@@ -74,7 +74,7 @@ def cluster_maps(problem: Problem, state: State, labels: np.ndarray, folder: Pat
     poses = image_poses(state)
     pose = Given(poses.rotation, poses.shift).to(problem.device)
     whole, mask = None, problem.mask.cpu()
-    mean = _mean(decoded)
+    mean = _mean(decoded, np.bincount(labels[labels >= 0], minlength=len(decoded))[: len(decoded)])
     for cluster in tqdm(range(int(labels.max()) + 1), desc=name, unit="cluster", disable=None, leave=False):
         members = np.flatnonzero(of_image == cluster)
         rows = torch.from_numpy(members[drawn(len(members), MOST, cluster)])
@@ -109,7 +109,9 @@ def _halves(problem: Problem, state: State, pose: Given, rows: Tensor) -> Tensor
     return found.halves.cpu()
 
 
-def _mean(decoded: list[Path]) -> Tensor:
-    """The mean of the decoded maps."""
-    maps = [torch.from_numpy(read_volume(path)[0]) for path in decoded]
-    return torch.stack(maps).mean(0) if maps else torch.zeros(())
+def _mean(decoded: list[Path], counts: np.ndarray) -> Tensor:
+    """The mean of the decoded maps over all particles, as the backprojection of all is; one map at a time."""
+    mean = torch.zeros(())
+    for path, count in zip(decoded, counts, strict=True):
+        mean = mean + torch.from_numpy(read_volume(path)[0]) * float(count / counts.sum())
+    return mean
