@@ -6,22 +6,57 @@ from typing import Any
 
 import numpy as np
 
+from cryorecon.data.arrays import write_array
 from cryorecon.data.cryodrgn_files import read_indices
 from cryorecon.data.files import require_file
 from cryorecon.errors import InputError
 
-IND = "ind.npy"  # in an analysis's folder: the particles that it is of
+IND = "ind.npy"  # in an analysis's folder: the rows of z that it is of
+SUMMARY = "summary.json"  # the last file of an analysis: where it is, all is
+
+
+def claim(folder: Path, rows: np.ndarray | None) -> None:
+    """Begin an analysis in ``folder``, of some ``rows`` of z or of all. Until its last file is written nothing there is an
+    analysis: what would vouch for an earlier one goes first.
+
+    Raises
+    ------
+    InputError: the folder is a run of its own.
+    """
+    if (folder / "config.yaml").exists():
+        raise InputError(f"{folder}: expected a folder for the analysis, found a run; give another -o")
+    for name in (SUMMARY, "report.html", IND):
+        (folder / name).unlink(missing_ok=True)
+    if rows is not None:
+        write_array(folder / IND, rows)
+
+
+def rows_of(positions: np.ndarray, held: np.ndarray, where: str) -> np.ndarray:
+    """Rows of z, ascending, of the particles at ``positions`` in the file of which a run ``held`` some, in the order of z.
+    ``where`` begins errors.
+
+    Raises
+    ------
+    InputError: a position that the run doesn't hold.
+    """
+    absent = np.setdiff1d(positions, held)
+    if len(absent):
+        raise InputError(f"{where}: expected positions in the file that the run was given, of its {len(held):,} particles, "
+                         f"found {len(absent):,} that are none of them ({absent[0]}, say)")
+    return np.flatnonzero(np.isin(held, positions))
 
 
 def analysed(folder: Path, particles: int) -> np.ndarray:
-    """Rows of the run's ``particles`` that an analysis is of, ``(m,)``: all, unless it was made with ``--ind``.
+    """Rows of the run's ``particles`` that an analysis is of, ``(m,)``: all, unless it was made with ``--ind``
+    (and to its end).
 
     Raises
     ------
     InputError: a list that is not of this run.
     """
     path = folder / IND
-    return read_indices(path, particles) if path.is_file() else np.arange(particles)
+    finished = path.is_file() and (folder / SUMMARY).is_file()
+    return read_indices(path, particles) if finished else np.arange(particles)
 
 
 def labels_of(folder: Path, kind: str, particles: int) -> np.ndarray:
@@ -31,9 +66,9 @@ def labels_of(folder: Path, kind: str, particles: int) -> np.ndarray:
     ------
     InputError: no finished analysis, or one of other particles.
     """
-    path = folder / "summary.json"
+    path = folder / SUMMARY
     if not path.is_file():
-        raise InputError(f"{folder}: expected a finished analysis (summary.json), found none; run `cryorecon analyze` first")
+        raise InputError(f"{folder}: expected a finished analysis ({SUMMARY}), found none; run `cryorecon analyze` first")
     name = json.loads(path.read_text()).get(kind)
     file = folder / str(name) / "labels.npy"
     if name is None or not file.is_file():

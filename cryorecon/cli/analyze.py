@@ -15,8 +15,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-FEWEST = 10  # particles that are analysed
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
     from cryorecon.analysis.vouch import Vouched
     from cryorecon.data.stack import ParticleStack
     from cryorecon.training.trained import Trained
+
+FEWEST = 10  # particles that are analysed
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.analysis.distribution import distribution
     from cryorecon.analysis.explore import embed_umap, explore, write_summary
     from cryorecon.analysis.history import read_history
+    from cryorecon.analysis.selection import claim
     from cryorecon.analysis.trajectories import write_series
     from cryorecon.analysis.walks import walks
     from cryorecon.errors import InputError
@@ -77,14 +78,13 @@ def main(args: argparse.Namespace) -> None:
     z, likelihood = model.z[rows], model.directory.likelihood(epoch)
     decode = None if args.skip_vol else lambda point: model.density(point[None])[0]
 
-    _claim(folder)
+    claim(folder, None if args.ind is None else rows)
     found = explore(z, folder, decode, apix, args.ksample, args.pc, seed=args.seed)
     print("states, densities and ways", file=sys.stderr)
     states = distribution(z, None if likelihood is None else likelihood[rows], found.pca, folder, args.states, args.seed)
     ways = walks(z, states, found.pca, folder, decode, apix, args.anchors, seed=args.seed)
     of_states = [] if decode is None else write_series(folder / states.name, decode, z[states.nearest], apix, "maps of states")
     found.files.update(states.files | {f"{way.name}/": f"latents and maps along the {way.title}" for way in ways})
-    _keep_rows(args, folder, rows)
     _chimerax(found, [(of_states, False), *((way.maps, True) for way in ways)])
 
     print("what the particles say", file=sys.stderr)
@@ -116,10 +116,11 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _rows(args: argparse.Namespace, model: "Trained") -> "np.ndarray":
-    """Which particles are looked at; :class:`InputError` where there are no latents, or some that are not finite."""
+    """Which particles are looked at; :class:`InputError` where there are no latents, too few, or some that are not finite."""
     import numpy as np
 
     from cryorecon.analysis.latent import check_latents
+    from cryorecon.analysis.selection import rows_of
     from cryorecon.data.cryodrgn_files import read_indices
     from cryorecon.errors import InputError
 
@@ -128,42 +129,11 @@ def _rows(args: argparse.Namespace, model: "Trained") -> "np.ndarray":
     rows = np.arange(len(model.z))
     if args.ind is not None:
         held = rows if model.config.ind is None else read_indices(model.config.ind)
-        place = {int(position): row for row, position in enumerate(held)}
-        asked = read_indices(args.ind)
-        absent = [int(position) for position in asked if int(position) not in place]
-        if absent:
-            raise InputError(f"{args.ind}: expected positions in the file that the run was given, of its {len(held):,} "
-                             f"particles, found {len(absent):,} that are none of them ({absent[0]}, say)")
-        rows = np.array(sorted(place[int(position)] for position in asked), np.int64)
+        rows = rows_of(read_indices(args.ind), held, args.ind)
     if len(rows) < FEWEST:
         raise InputError(f"expected at least {FEWEST} particles to analyse, found {len(rows)}")
     check_latents(model.z[rows], f"{args.run}/z.{model.epoch}.npy")
     return rows
-
-
-def _claim(folder: Path) -> None:
-    """Until the last file is written, nothing here is an analysis: what would vouch for an earlier one goes first.
-
-    Raises
-    ------
-    InputError: the folder is a run of its own.
-    """
-    from cryorecon.errors import InputError
-
-    if (folder / "config.yaml").exists():
-        raise InputError(f"{folder}: expected a folder for the analysis, found a run; give another -o")
-    for name in ("summary.json", "report.html"):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _keep_rows(args: argparse.Namespace, folder: Path, rows: "np.ndarray") -> None:
-    """Write ``ind.npy`` where only some particles were looked at."""
-    from cryorecon.analysis.selection import IND
-    from cryorecon.data.arrays import write_array
-
-    (folder / IND).unlink(missing_ok=True)
-    if args.ind is not None:
-        write_array(folder / IND, rows)
 
 
 def _chimerax(found: "Findings", more: "list[tuple[list[Path], bool]]") -> None:
