@@ -102,17 +102,15 @@ def _mask(path: Path | None, run: "Trained", box: int) -> "Tensor | None":
     import torch
     from scipy.ndimage import map_coordinates
 
-    from cryorecon.data.mrc import read_volume
     from cryorecon.errors import InputError
+    from cryorecon.training.build import mask_values
 
     if path is None:
         return None
-    mask = read_volume(path)[0]
+    mask = mask_values(str(path))[0].numpy()
     if len(mask) not in (box, run.grid.box):
         raise InputError(f"{path}: expected a mask of {box} px, the maps' box, or {run.grid.box} px, the run's, found "
                          f"{len(mask)}")
-    if mask.min() < -0.01 or mask.max() > 1.01:
-        raise InputError(f"{path}: expected a mask between 0 and 1, found {mask.min():.3g} to {mask.max():.3g}; is it a map?")
     axis = (np.arange(box) - box // 2) * len(mask) / box + len(mask) // 2  # the origin stays
     smaller = map_coordinates(mask, np.meshgrid(axis, axis, axis, indexing="ij"), order=1, mode="nearest")
     return torch.from_numpy(smaller).clamp(0, 1)

@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.imaging.masks import soft_sphere
     from cryorecon.report.conformation_plots import halves as drawn
     from cryorecon.report.style import save
-    from cryorecon.training.trained import load_run, searched
+    from cryorecon.training.trained import load_run
 
     a, b = (load_run(path, args.epoch, args.device) for path in (args.run_a, args.run_b))
     _check(args, a, b)
@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
         mask = resample(a.mask(args.mask), box, 3).clamp(0, 1)
     first = halves.draw(a.z, a.density, args.maps, box, args.seed)
     second = halves.draw(b.z, b.density, args.maps, box, args.seed + 1)
-    aligned = any(searched(run) for run in (a, b)) if args.align is None else args.align
+    aligned = any(run.searched for run in (a, b)) if args.align is None else args.align
     facts: dict[str, object] = {"run_a": str(args.run_a), "run_b": str(args.run_b), "epochs": [a.epoch, b.epoch], "box": box,
                                 "apix": apix, "maps": args.maps, "mask": str(args.mask or "soft sphere"), "seed": args.seed}
     if aligned:

@@ -118,17 +118,24 @@ def sphere(box: int, fraction: float) -> Tensor:
     return soft_sphere(box, radius - edge, edge)
 
 
-def read_mask(path: str, box: int, apix: float) -> Tensor:
-    """A mask ``(D, D, D)`` of a file, between 0 and 1, on a grid of ``box`` pixels of ``apix`` Å. Raises :class:`InputError`
-    for any other."""
+def mask_values(path: str) -> tuple[Tensor, float]:
+    """A mask ``(D, D, D)`` of a file and its voxel size in Å. Raises :class:`InputError` for values that are not between 0 and
+    1."""
     values, voxel = read_volume(path)
-    if values.shape[-1] != box or (voxel > 0 and abs(voxel / apix - 1) > 0.01):
-        raise InputError(f"{path}: expected a mask on the images' grid of {box} px of {apix:g} Å, found {values.shape[-1]} px "
-                         f"of {voxel:g} Å")
     if values.min() < -0.01 or values.max() > 1.01:
         raise InputError(f"{path}: expected a mask between 0 and 1, found {values.min():.3g} to {values.max():.3g}; is it a "
                          "map?")
-    return torch.from_numpy(values).clamp(0, 1)
+    return torch.from_numpy(values).clamp(0, 1), voxel
+
+
+def read_mask(path: str, box: int, apix: float) -> Tensor:
+    """A mask ``(D, D, D)`` of a file, between 0 and 1, on a grid of ``box`` pixels of ``apix`` Å. Raises :class:`InputError`
+    for any other."""
+    values, voxel = mask_values(path)
+    if values.shape[-1] != box or (voxel > 0 and abs(voxel / apix - 1) > 0.01):
+        raise InputError(f"{path}: expected a mask on the images' grid of {box} px of {apix:g} Å, found {values.shape[-1]} px "
+                         f"of {voxel:g} Å")
+    return values
 
 
 def first_noise(problem: Problem, config: RunConfig) -> Tensor:

@@ -44,8 +44,8 @@ from cryorecon.volumes.voxel_grid import VoxelGrid
 
 @dataclass
 class State:
-    """A run in memory: model, loader, the shapes that ``assemble`` needs, noise ``(n_shells,)``, scale ``(N,)``,
-    epoch."""
+    """A run in memory: model, loader, shape (what ``assemble`` needs, and ``found``: whether poses were), noise
+    ``(n_shells,)``, scale ``(N,)``, epoch."""
 
     model: Model
     loader: Loader
@@ -179,7 +179,7 @@ def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, re
     first = first_map(config, problem, report)
     loader, found = first.loader, first.found
     write_maps(directory, found, grid)
-    shape: dict[str, Any] = {"base_limit": 0.0, "atoms": 0}
+    shape: dict[str, Any] = {"base_limit": 0.0, "atoms": 0, "found": problem.found is not None}
     low: closed_form.LowRank | None = None
     if config.road == "lowrank" and config.zdim:
         plan = schedule_for(config, problem.stack, problem.device).plan if config.searches else None
@@ -189,7 +189,7 @@ def begin(config: RunConfig, problem: build.Problem, directory: RunDirectory, re
             write_found(directory, 0, problem.stack, of_images(problem.found, problem.stack))
             found = closed_form.consensus(loader, grid, first.pose, problem.half, problem.mask, config.symmetry, config.limit)
             write_maps(directory, found, grid)
-        shape = {"base_limit": low.volume.lattice.limit, "atoms": 0 if low.prior is None else len(low.prior.atoms)}
+        shape |= {"base_limit": low.volume.lattice.limit, "atoms": 0 if low.prior is None else len(low.prior.atoms)}
     elif config.road == "lowrank":
         shape["base_limit"] = found.volume.lattice.limit
     stream(config.seed, 0)

@@ -19,7 +19,7 @@ from cryorecon.volumes.symmetry import symmetrise
 @dataclass
 class Trained:
     """config, epoch, grid and volume of a checkpoint; latents ``(particles, d)``, d = 0 for one structure, None where the run
-    knows those of no particle."""
+    knows those of no particle. searched: the run found its poses, whatever its files held: its frame is its own."""
 
     directory: RunDirectory
     config: RunConfig
@@ -27,6 +27,7 @@ class Trained:
     grid: Grid
     volume: Volume
     latents: np.ndarray | None
+    searched: bool = False
 
     @property
     def z(self) -> np.ndarray:
@@ -69,11 +70,6 @@ class Trained:
         return mask
 
 
-def searched(run: Trained) -> bool:
-    """Whether a run's frame is its own: its poses were searched for, whatever its files held."""
-    return (run.directory.path / "stage.poses.pt").is_file() or run.config.pose == "search"
-
-
 def load_run(path: str | Path, epoch: int | None = None, device: str = "auto") -> Trained:
     """Open a run directory at ``epoch`` (default: the last checkpoint).
 
@@ -91,4 +87,4 @@ def load_run(path: str | Path, epoch: int | None = None, device: str = "auto") -
     z: np.ndarray | None = np.zeros((len(saved["scale"]), 0), np.float32)
     if config.zdim:
         z = directory.z(saved["epoch"]) if config.objective == "likelihood" else None
-    return Trained(directory, config, saved["epoch"], grid, volume.eval(), z)
+    return Trained(directory, config, saved["epoch"], grid, volume.eval(), z, saved["shape"].get("found", False))

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import cryorecon
 from cryorecon.data.poses import Poses
 from cryorecon.data.source import ArraySource
 from cryorecon.errors import InputError
@@ -96,3 +97,12 @@ def test_later_passes_must_show_more():
     assert not later.emerges(15.0, 0.1), "what noise reaches when it settles on its own map"
     assert not later.emerges(16.0, 0.6), "particles still change places"
     assert later.emerges(16.0, 0.3)
+
+
+@pytest.mark.parametrize("pose", ["given", "refine"])
+def test_a_run_knows_whether_its_frame_is_its_own(planted, tmp_path, pose):
+    """Poses that were found make a frame; those of a file keep theirs, whatever network refines either."""
+    stack, options = rough(planted(60, box=24, sigma=0.5)), {"epochs": 0, "searches": 0, "polishes": 1, "pose": pose}
+    found = cryorecon.train(stack, tmp_path / "found", zdim=0, pose_init="in memory", device="cpu", **options)
+    given = cryorecon.train(stack, tmp_path / "given", zdim=0, device="cpu", **options)
+    assert (found.searched, given.searched) == (True, False)
