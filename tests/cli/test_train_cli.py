@@ -17,9 +17,8 @@ from cryorecon.cli.main import command, main
 from cryorecon.data.cryodrgn_files import read_ctf, write_ctf, write_poses
 from cryorecon.data.mrc import read_volume, write_stack, write_volume
 from cryorecon.imaging.masks import window
-from cryorecon.simulation.experiment import Experiment, ctf_table, simulate_stack
+from cryorecon.simulation.experiment import simulate_stack
 from cryorecon.simulation.motion import flexible
-from cryorecon.simulation.write import write_simulation
 from cryorecon.training import memory, run_directory
 from cryorecon.training import train as training
 from cryorecon.training.config import RunConfig
@@ -28,26 +27,15 @@ TINY = ["--dec-dim", "16", "--dec-layers", "1", "--atoms", "10", "--device", "cp
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(simulated):
     """40 images of 20 px."""
-    folder = tmp_path_factory.mktemp("data") / "sim"
-    write_simulation(flexible("hinge", 2), Experiment(40, 20, 9.0, 1.0, max_shift=1, optics=ctf_table(None)), folder)
-    return folder
+    return simulated(2, 40, 20, 1)
 
 
 @pytest.fixture
 def known(data):
     """The images and what is known about them, as cryoDRGN's users have it."""
     return [str(data / "particles.mrcs"), "--poses", str(data / "poses.pkl"), "--ctf", str(data / "ctf.pkl")]
-
-
-def error_of(capsys, *arguments):
-    """The one line of a command that must fail with code 2."""
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cryorecon: error: ")]
-    assert len(lines) == 1, lines
-    return lines[0].removeprefix("cryorecon: error: ")
 
 
 def parsed(name, *arguments):
@@ -83,8 +71,8 @@ def test_what_is_not_given_is_the_configurations_default(name):
     assert options.given(parsed(name, "p.mrcs", "-o", "out")) == {"particles": os.path.abspath("p.mrcs")}
 
 
-def test_a_flag_that_only_cryodrgn_has_is_refused(capsys):
-    said = error_of(capsys, "train_vae", "p.mrcs", "--zdim", 2, "-o", "out", "--multigpu")
+def test_a_flag_that_only_cryodrgn_has_is_refused(error_of):
+    said = error_of("train_vae", "p.mrcs", "--zdim", 2, "-o", "out", "--multigpu")
     assert "unrecognized arguments: --multigpu" in said
 
 
@@ -179,35 +167,35 @@ def nothing_left(folder):
     return not folder.exists()
 
 
-def test_missing_file(tmp_path, capsys):
-    said = error_of(capsys, "train_vae", tmp_path / "absent.mrcs", "--zdim", 2, "-o", tmp_path / "out")
+def test_missing_file(tmp_path, error_of):
+    said = error_of("train_vae", tmp_path / "absent.mrcs", "--zdim", 2, "-o", tmp_path / "out")
     assert f"{tmp_path / 'absent.mrcs'}: expected" in said
     assert nothing_left(tmp_path / "out")
 
 
-def test_zdim_0_is_for_train_nn(known, tmp_path, capsys):
-    assert "train_nn" in error_of(capsys, "train_vae", *known, "--zdim", 0, "-o", tmp_path / "out")
+def test_zdim_0_is_for_train_nn(known, tmp_path, error_of):
+    assert "train_nn" in error_of("train_vae", *known, "--zdim", 0, "-o", tmp_path / "out")
     assert nothing_left(tmp_path / "out")
 
 
-def test_zdim_beyond_the_number_of_particles(known, tmp_path, capsys):
-    said = error_of(capsys, "train_vae", *known, "--zdim", 41, "-o", tmp_path / "out")
+def test_zdim_beyond_the_number_of_particles(known, tmp_path, error_of):
+    said = error_of("train_vae", *known, "--zdim", 41, "-o", tmp_path / "out")
     assert said.startswith("zdim: expected at most one number for each of the 40 particles, found 41")
     assert nothing_left(tmp_path / "out")
 
 
-def test_zdim_that_no_memory_holds(known, tmp_path, capsys, monkeypatch):
+def test_zdim_that_no_memory_holds(known, tmp_path, error_of, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda device: 1 << 24)
-    said = error_of(capsys, "train_vae", *known, "--zdim", 30, "-o", tmp_path / "out", *TINY)
+    said = error_of("train_vae", *known, "--zdim", 30, "-o", tmp_path / "out", *TINY)
     assert "zdim: expected Gram matrices that fit into the 0.0168 GB of memory" in said
     assert "give --zdim" in said
     assert nothing_left(tmp_path / "out")
 
 
 @pytest.mark.parametrize("letter", ["a", "d"])
-def test_schedules_of_beta_are_refused(known, tmp_path, capsys, letter):
+def test_schedules_of_beta_are_refused(known, tmp_path, error_of, letter):
     """cryoDRGN names four by letters."""
-    said = error_of(capsys, "train_vae", *known, "--zdim", 2, "--beta", letter, "-o", tmp_path / "out")
+    said = error_of("train_vae", *known, "--zdim", 2, "--beta", letter, "-o", tmp_path / "out")
     assert f"argument --beta: expected a number, found '{letter}'; schedules of beta" in said
     assert nothing_left(tmp_path / "out")
 
@@ -220,55 +208,55 @@ def test_a_sphere_of_a_few_voxels_is_a_mask(known, tmp_path):
     assert np.square(inner).sum() > 0.9 * np.square(found).sum() > 0
 
 
-def test_zdim_absent(known, tmp_path, capsys):
-    assert error_of(capsys, "train_vae", *known, "-o", tmp_path / "out").startswith("--zdim: expected")
+def test_zdim_absent(known, tmp_path, error_of):
+    assert error_of("train_vae", *known, "-o", tmp_path / "out").startswith("--zdim: expected")
 
 
-def test_output_folder_of_another_run(known, tmp_path, capsys):
+def test_output_folder_of_another_run(known, tmp_path, error_of):
     out = tmp_path / "out"
     assert main(["train_nn", *known, "-n", "0", "-o", str(out), *TINY[:4]]) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert "found another run" in error_of(capsys, "train_nn", *known, "-o", out)
-    assert "found a training run" in error_of(capsys, "backproject", *known, "-o", out)
-    assert "found one of train_nn" in error_of(capsys, "train_vae", known[0], "-o", out, "--resume")
+    assert "found another run" in error_of("train_nn", *known, "-o", out)
+    assert "found a training run" in error_of("backproject", *known, "-o", out)
+    assert "found one of train_nn" in error_of("train_vae", known[0], "-o", out, "--resume")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_output_folder_is_a_file(known, tmp_path, capsys):
+def test_output_folder_is_a_file(known, tmp_path, error_of):
     (tmp_path / "out").write_text("mine")
     for name in ("train_nn", "backproject"):
-        assert "found a file" in error_of(capsys, name, *known, "-o", tmp_path / "out")
+        assert "found a file" in error_of(name, *known, "-o", tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_files_of_others_in_the_output_folder_stay(known, tmp_path, capsys):
+def test_files_of_others_in_the_output_folder_stay(known, tmp_path, error_of):
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    error_of(capsys, "train_vae", *known[:3], "--ctf", tmp_path / "absent.pkl", "--zdim", 2, "-o", out)
+    error_of("train_vae", *known[:3], "--ctf", tmp_path / "absent.pkl", "--zdim", 2, "-o", out)
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
 
 
-def test_numbers_of_images_poses_and_ctf_differ(data, known, tmp_path, capsys):
+def test_numbers_of_images_poses_and_ctf_differ(data, known, tmp_path, error_of):
     with (data / "ctf.pkl").open("rb"):
         table = read_ctf(data / "ctf.pkl")
     write_ctf(tmp_path / "short.pkl", table.optics[:30], 20, 9.0)
-    said = error_of(capsys, "train_vae", *known[:3], "--ctf", tmp_path / "short.pkl", "--zdim", 2, "-o", tmp_path / "out")
+    said = error_of("train_vae", *known[:3], "--ctf", tmp_path / "short.pkl", "--zdim", 2, "-o", tmp_path / "out")
     assert "short.pkl: expected CTF for the 40 images" in said
     assert "found 30" in said
     assert nothing_left(tmp_path / "out")
 
 
-def test_absent_poses(data, tmp_path, capsys):
+def test_absent_poses(data, tmp_path, error_of):
     """Only backprojection can't do without: train_nn and train_vae search for them."""
-    said = error_of(capsys, "backproject", data / "particles.mrcs", "--ctf", data / "ctf.pkl", "-o", tmp_path / "out")
+    said = error_of("backproject", data / "particles.mrcs", "--ctf", data / "ctf.pkl", "-o", tmp_path / "out")
     assert "--poses" in said
     assert nothing_left(tmp_path / "out")
 
 
-def test_mask_of_another_box(known, tmp_path, capsys):
+def test_mask_of_another_box(known, tmp_path, error_of):
     write_volume(tmp_path / "mask.mrc", np.ones((16, 16, 16), np.float32), 9.0)
-    said = error_of(capsys, "train_nn", *known, "--mask", tmp_path / "mask.mrc", "-o", tmp_path / "out")
+    said = error_of("train_nn", *known, "--mask", tmp_path / "mask.mrc", "-o", tmp_path / "out")
     assert "expected a mask on the images' grid of 20 px" in said
     assert "found 16 px of 9 Å" in said
     assert nothing_left(tmp_path / "out")
@@ -282,35 +270,35 @@ def test_mask_of_another_box(known, tmp_path, capsys):
     (["--search-poses", "--refine-poses"], "not allowed with argument"), (["--device", "cuda:9"], "cuda:9"),
     (["--ind", "absent.pkl"], "absent.pkl"),
 ])
-def test_numbers_and_names_that_make_no_run(known, tmp_path, capsys, more, says):
+def test_numbers_and_names_that_make_no_run(known, tmp_path, error_of, more, says):
     if more[0] == "--device" and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    assert says in error_of(capsys, "train_nn", *known, *more, "-o", tmp_path / "out")
+    assert says in error_of("train_nn", *known, *more, "-o", tmp_path / "out")
     assert nothing_left(tmp_path / "out")
 
 
-def test_resume_where_nothing_is(known, tmp_path, capsys):
-    assert "expected a run's configuration" in error_of(capsys, "train_vae", known[0], "-o", tmp_path / "out", "--resume")
+def test_resume_where_nothing_is(known, tmp_path, error_of):
+    assert "expected a run's configuration" in error_of("train_vae", known[0], "-o", tmp_path / "out", "--resume")
     assert nothing_left(tmp_path / "out")
 
 
-def test_resume_with_other_options(known, tmp_path, capsys):
+def test_resume_with_other_options(known, tmp_path, error_of):
     out = tmp_path / "out"
     assert main(["train_nn", *known, "-n", "2", "-o", str(out), *TINY[:4]]) == 0
     for more, says in ((["--lr", "1"], "--lr: expected"), (["--dec-dim", "17"], "--dec-dim: expected 16"),
                        (["--no-window"], "--no-window: expected"), (["-n", "1"], "--num-epochs: expected at least 2")):
-        assert says in error_of(capsys, "train_nn", known[0], "-o", out, "--resume", *more)
-    assert "particles: expected" in error_of(capsys, "train_nn", "other.mrcs", "-o", out, "--resume")
+        assert says in error_of("train_nn", known[0], "-o", out, "--resume", *more)
+    assert "particles: expected" in error_of("train_nn", "other.mrcs", "-o", out, "--resume")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 @pytest.mark.parametrize("epoch", [0, 2])
-def test_no_space_left(known, tmp_path, capsys, monkeypatch, epoch):
+def test_no_space_left(known, tmp_path, error_of, monkeypatch, epoch):
     real = run_directory._save_state
     monkeypatch.setattr(run_directory, "_save_state",
                         lambda path, state: real(Path("/dev/full") if state["epoch"] == epoch else path, state))
     out = tmp_path / "out"
-    said = error_of(capsys, "train_vae", *known, "--zdim", 1, "-n", 2, "-o", out, *TINY)
+    said = error_of("train_vae", *known, "--zdim", 1, "-n", 2, "-o", out, *TINY)
     assert f"{out / f'weights.{epoch}.pt'}: expected room to write, found no space left on the device" in said
     if epoch == 0:
         assert nothing_left(out)
@@ -322,21 +310,21 @@ def test_no_space_left(known, tmp_path, capsys, monkeypatch, epoch):
     assert main(["train_vae", known[0], "-o", str(out), "--resume"]) == 0
 
 
-def test_a_system_error_of_another_kind_is_not_called_a_full_disk(known, tmp_path, capsys, monkeypatch):
+def test_a_system_error_of_another_kind_is_not_called_a_full_disk(known, tmp_path, error_of, monkeypatch):
     interrupt(monkeypatch, 1, OSError(errno.EACCES, "Permission denied", "somewhere"))
-    said = error_of(capsys, "train_nn", *known, "-o", tmp_path / "out", *TINY[:4])
+    said = error_of("train_nn", *known, "-o", tmp_path / "out", *TINY[:4])
     assert said.startswith("somewhere: ")
     assert "space" not in said
 
 
-def test_a_damaged_checkpoint(known, tmp_path, capsys):
+def test_a_damaged_checkpoint(known, tmp_path, error_of):
     out = tmp_path / "out"
     assert main(["train_nn", *known, "-n", "0", "-o", str(out), *TINY[:4]]) == 0
     (out / "weights.0.pt").write_bytes((out / "weights.0.pt").read_bytes()[:5000])
     for name in ("eval_vol", "train_nn"):
         tail = ["-o", tmp_path / "v"] if name == "eval_vol" else ["-o", out, "--resume"]
         first = out if name == "eval_vol" else known[0]
-        assert "weights.0.pt: expected a checkpoint" in error_of(capsys, name, first, *tail)
+        assert "weights.0.pt: expected a checkpoint" in error_of(name, first, *tail)
 
 
 # --- looking at a run ----------------------------------------------------------------------------------------------------
@@ -369,30 +357,30 @@ def test_eval_vol_along_a_line_and_flipped(run, tmp_path):
     (["-z", "1", "2", "-d", "7"], "even"),
     (["-z", "1", "2", "--apix", "0"], "above 0"), (["-z", "1", "2", "--epoch", "7"], "found 7"),
 ])
-def test_eval_vol_of_nothing(run, tmp_path, capsys, more, says):
-    assert says in error_of(capsys, "eval_vol", run, *more, "-o", tmp_path / "v")
+def test_eval_vol_of_nothing(run, tmp_path, error_of, more, says):
+    assert says in error_of("eval_vol", run, *more, "-o", tmp_path / "v")
     assert nothing_left(tmp_path / "v")
 
 
-def test_eval_vol_of_text(run, tmp_path, capsys):
+def test_eval_vol_of_text(run, tmp_path, error_of):
     (tmp_path / "z.txt").write_text("one two\n")
-    assert "z.txt: expected numbers" in error_of(capsys, "eval_vol", run, "--zfile", tmp_path / "z.txt", "-o", tmp_path / "v")
+    assert "z.txt: expected numbers" in error_of("eval_vol", run, "--zfile", tmp_path / "z.txt", "-o", tmp_path / "v")
 
 
-def test_eval_conformation_without_a_truth_of_these_particles(run, tmp_path, capsys):
-    assert "truth.npz: expected the truth" in error_of(capsys, "eval_conformation", run, "--truth", tmp_path / "truth.npz")
+def test_eval_conformation_without_a_truth_of_these_particles(run, tmp_path, error_of):
+    assert "truth.npz: expected the truth" in error_of("eval_conformation", run, "--truth", tmp_path / "truth.npz")
     np.savez(tmp_path / "truth.npz", state=np.zeros(7, int))
-    assert "found no coordinate" in error_of(capsys, "eval_conformation", run, "--truth", tmp_path / "truth.npz")
+    assert "found no coordinate" in error_of("eval_conformation", run, "--truth", tmp_path / "truth.npz")
     np.savez(tmp_path / "truth.npz", state=np.zeros(7, int), coordinate=np.zeros((1, 1)))
-    assert "found 7" in error_of(capsys, "eval_conformation", run, "--truth", tmp_path / "truth.npz")
+    assert "found 7" in error_of("eval_conformation", run, "--truth", tmp_path / "truth.npz")
     np.savez(tmp_path / "truth.npz", state=np.zeros(40, int), coordinate=np.zeros((1, 1)))
-    assert "state_00.mrc" in error_of(capsys, "eval_conformation", run, "--truth", tmp_path / "truth.npz")
+    assert "state_00.mrc" in error_of("eval_conformation", run, "--truth", tmp_path / "truth.npz")
     assert not list(run.glob("conformation*"))
 
 
-def test_eval_images_of_another_kind(run, tmp_path, capsys):
-    assert ".csv or .npz" in error_of(capsys, "eval_images", run, "-o", tmp_path / "x.json")
-    assert "expected a run's configuration" in error_of(capsys, "eval_images", tmp_path)
+def test_eval_images_of_another_kind(run, tmp_path, error_of):
+    assert ".csv or .npz" in error_of("eval_images", run, "-o", tmp_path / "x.json")
+    assert "expected a run's configuration" in error_of("eval_images", tmp_path)
 
 
 def test_masked_images_get_a_warning_and_a_map(tmp_path):
@@ -406,9 +394,9 @@ def test_masked_images_get_a_warning_and_a_map(tmp_path):
     assert (tmp_path / "out" / "reconstruct.0.mrc").is_file()
 
 
-def test_one_particle_makes_no_half_sets(known, tmp_path, capsys):
+def test_one_particle_makes_no_half_sets(known, tmp_path, error_of):
     np.save(tmp_path / "one.npy", np.array([0]))
-    assert "at least two particles" in error_of(capsys, "train_nn", *known, "--ind", tmp_path / "one.npy", "-o",
+    assert "at least two particles" in error_of("train_nn", *known, "--ind", tmp_path / "one.npy", "-o",
                                                 tmp_path / "out")
 
 

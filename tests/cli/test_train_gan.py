@@ -24,25 +24,15 @@ TINY = ["--critic-dim", "2", "-b", "8", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(simulated):
     """48 images of 16 px."""
-    folder = tmp_path_factory.mktemp("data") / "sim"
-    write_simulation(flexible("hinge", 1), Experiment(48, 16, 9.0, 1.0, max_shift=0, optics=ctf_table(None)), folder)
-    return folder
+    return simulated(1, 48, 16, 0)
 
 
 @pytest.fixture
 def known(data):
     """The command's first words: images and CTF, no poses."""
     return ["train_gan", str(data / "particles.mrcs"), "--ctf", str(data / "ctf.pkl"), *TINY]
-
-
-def error_of(capsys, *arguments):
-    """The one line of a command that must fail with code 2."""
-    assert main([str(argument) for argument in arguments]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cryorecon: error: ")]
-    assert len(lines) == 1, lines
-    return lines[0].removeprefix("cryorecon: error: ")
 
 
 def agreement(out, folder):
@@ -144,7 +134,7 @@ def test_the_same_seed_is_the_same_map_and_another_is_not(known, tmp_path):
     assert not np.array_equal(a, c)
 
 
-def test_a_network_makes_a_map_of_each_number(known, tmp_path, capsys):
+def test_a_network_makes_a_map_of_each_number(known, tmp_path, capsys, error_of):
     out = tmp_path / "out"
     assert main([*known, "--volume", "conv", "--dec-dim", "2", "-n", "1", "-o", str(out)]) == 0
     assert f"cryorecon eval_vol {out} --z-start 0 --z-end 1" in capsys.readouterr().out
@@ -153,13 +143,13 @@ def test_a_network_makes_a_map_of_each_number(known, tmp_path, capsys):
     assert np.isfinite(middle).all()
     assert not np.allclose(first, last, atol=1e-3 * first.max())
     assert first.min() >= 0
-    said = error_of(capsys, "analyze", out)
+    said = error_of("analyze", out)
     assert "train_gan" in said
     assert "eval_vol" in said
     assert load_run(out).config.zdim == 1
 
 
-def test_divergence_is_said_and_the_last_good_checkpoint_named(known, tmp_path, monkeypatch, capsys):
+def test_divergence_is_said_and_the_last_good_checkpoint_named(known, tmp_path, monkeypatch, error_of):
     whole = adversarial.fit
 
     def fit(*arguments):
@@ -169,7 +159,7 @@ def test_divergence_is_said_and_the_last_good_checkpoint_named(known, tmp_path, 
             yield record
 
     monkeypatch.setattr(adversarial, "fit", fit)
-    said = error_of(capsys, *known, "-n", "3", "-o", tmp_path / "out")
+    said = error_of(*known, "-n", "3", "-o", tmp_path / "out")
     assert "epoch 2: it diverged; weights.1.pt is sound" in said
     assert RunDirectory(tmp_path / "out").epochs() == [0, 1]
 
@@ -195,12 +185,12 @@ def test_a_game_gone_wrong_is_doubted(slope, sign, says, known, tmp_path, monkey
 @pytest.mark.parametrize(("more", "says"), [
     (["--critic-layers", "7"], "--critic-layers"), (["--penalty", "-1"], "--penalty"), (["--first-band", "0"], "--first-band"),
     (["--critic-lr", "0"], "--critic-lr"), (["--growth", "2"], "--growth")])
-def test_what_can_not_be_is_said_of_its_option(more, says, known, tmp_path, capsys):
-    assert says in error_of(capsys, *known, *more, "-o", tmp_path / "out")
+def test_what_can_not_be_is_said_of_its_option(more, says, known, tmp_path, error_of):
+    assert says in error_of(*known, *more, "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_of_other_commands_are_not_resumed(known, tmp_path, capsys):
+def test_runs_of_other_commands_are_not_resumed(known, tmp_path, error_of):
     assert main([*known, "-n", "1", "-o", str(tmp_path / "out")]) == 0
-    assert "found one of train_gan" in error_of(capsys, "train_nn", known[1], "-o", tmp_path / "out", "--resume")
-    assert "found one of train_gan" in error_of(capsys, "eval_images", tmp_path / "out", "-o", tmp_path / "fits.csv")
+    assert "found one of train_gan" in error_of("train_nn", known[1], "-o", tmp_path / "out", "--resume")
+    assert "found one of train_gan" in error_of("eval_images", tmp_path / "out", "-o", tmp_path / "fits.csv")

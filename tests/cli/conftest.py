@@ -1,0 +1,32 @@
+"""What tests of commands share: a small simulation on disk, and the one line of a command that must fail."""
+
+import pytest
+
+from cryorecon.cli.main import main
+from cryorecon.simulation.experiment import Experiment, ctf_table
+from cryorecon.simulation.motion import flexible
+from cryorecon.simulation.write import write_simulation
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """Makes a folder of ``n`` images of a hinge with some states, ``box`` px, 9 Å/px, SNR 1."""
+    def make(states, n, box, max_shift):
+        folder = tmp_path_factory.mktemp("data") / "sim"
+        write_simulation(flexible("hinge", states), Experiment(n, box, 9.0, 1.0, max_shift, optics=ctf_table(None)), folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def error_of(capsys):
+    """The one line of a command that must fail with code 2."""
+    def said(*arguments):
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cryorecon: error: ")]
+        assert len(lines) == 1, lines
+        return lines[0].removeprefix("cryorecon: error: ")
+
+    return said
