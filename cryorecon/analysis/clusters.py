@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryorecon.analysis.latent import check_latents, fit_pca, nearest_particles, nearest_points
+from cryorecon.analysis.latent import check_latents, drawn, fit_pca, nearest_particles, nearest_points
 from cryorecon.errors import InputError
 
 SAMPLE = 200_000  # centres are fitted to at most so many particles; all particles are assigned
@@ -38,8 +38,7 @@ def kmeans(z: np.ndarray, k: int, seed: int = 0) -> Clusters:
     check_latents(z)
     from sklearn.cluster import KMeans
 
-    rng = np.random.default_rng(seed)
-    sample = z if len(z) <= SAMPLE else z[np.sort(rng.choice(len(z), SAMPLE, replace=False))]
+    sample = z[drawn(len(z), SAMPLE, seed)]
     sample = np.unique(sample, axis=0) if len(sample) <= k else sample
     k = min(k, len(sample))
     fitted = KMeans(k, n_init=3, random_state=seed).fit(sample.astype(np.float64))

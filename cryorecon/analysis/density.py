@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.analysis.mixture import Mixture, drawn
+from cryorecon.analysis.latent import drawn
+from cryorecon.analysis.mixture import Mixture
 from cryorecon.analysis.observed import Observed, seen_through
 
 CELLS = {1: 96, 2: 56}  # of the grid along each coordinate

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from cryorecon.analysis.density import Density, deconvolve
-from cryorecon.analysis.latent import PCA, chunks, nearest_particles
-from cryorecon.analysis.mixture import Mixture, choose_mixture, drawn, occupancies
+from cryorecon.analysis.latent import PCA, chunks, drawn, nearest_particles
+from cryorecon.analysis.mixture import Mixture, choose_mixture, occupancies
 from cryorecon.analysis.observed import Observed, observed
 from cryorecon.analysis.trajectories import write_latents
 from cryorecon.data.arrays import write_array, write_csv

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryorecon.analysis.clusters import Clusters, kmeans
-from cryorecon.analysis.latent import PCA, fit_pca
+from cryorecon.analysis.latent import PCA, drawn, fit_pca
 from cryorecon.analysis.trajectories import Decode, component_path, write_latents, write_series
 from cryorecon.data.arrays import write_array
 from cryorecon.data.files import atomic_path
@@ -112,9 +112,7 @@ def embed_umap(z: np.ndarray, folder: Path, seed: int = 0) -> tuple[np.ndarray, 
         from umap import UMAP
     except ImportError as error:
         raise InputError("--umap: expected umap-learn, found it absent; pip install 'cryorecon[umap]'") from error
-    index = np.arange(len(z))
-    if len(z) > UMAP_SAMPLE:
-        index = np.sort(np.random.default_rng(seed).choice(len(z), UMAP_SAMPLE, replace=False))
+    index = drawn(len(z), UMAP_SAMPLE, seed)
     embedded = UMAP(random_state=seed, n_jobs=1).fit_transform(z[index])
     write_array(folder / "umap.npy", embedded)
     write_array(folder / "umap_ind.npy", index)

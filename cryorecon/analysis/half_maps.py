@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cryorecon.analysis.mixture import drawn
+from cryorecon.analysis.latent import drawn
 from cryorecon.data.mrc import read_volume, write_volume
 from cryorecon.inference.pose.given import Given
 from cryorecon.metrics.fsc import fsc_curve

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cryorecon.analysis.clusters import kmeans
-from cryorecon.analysis.latent import nearest_points
+from cryorecon.analysis.latent import drawn, nearest_points
 from cryorecon.analysis.trajectories import Decode, write_series
 from cryorecon.analysis.volume_space import VolumeSpace, agglomerate, compare, project, regression, regression_score
 from cryorecon.data.arrays import write_array
@@ -118,10 +118,8 @@ def sketch_particles(z: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
         raise InputError(f"landscape: expected particles at different latents, found all {len(z)} at one place")
     if len(places) <= k:
         return np.sort(places)
-    drawn = np.arange(len(z))
-    if len(z) > PER_MAP * k:
-        drawn = np.sort(np.random.default_rng(seed).choice(len(z), PER_MAP * k, replace=False))
-    index = drawn[kmeans(z[drawn], k, seed).nearest]
+    few = drawn(len(z), PER_MAP * k, seed)
+    index = few[kmeans(z[few], k, seed).nearest]
     return index[np.sort(np.unique(z[index], axis=0, return_index=True)[1])]
 
 

@@ -56,6 +56,11 @@ def chunks(z: np.ndarray) -> Iterator[np.ndarray]:
         yield z[start : start + CHUNK]
 
 
+def drawn(n: int, most: int, seed: int) -> np.ndarray:
+    """At most ``most`` of ``n`` indices, ascending."""
+    return np.arange(n) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+
+
 def fit_pca(z: np.ndarray) -> PCA:
     """Principal components of latents ``(N, d)``; one pass for the mean, one for the covariance, in float64."""
     check_latents(z)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryorecon.analysis.mixture import drawn
+from cryorecon.analysis.latent import drawn
 from cryorecon.data.poses import Poses
 from cryorecon.data.stack import ParticleStack
 

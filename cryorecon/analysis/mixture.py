@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from cryorecon.analysis.latent import drawn
 from cryorecon.analysis.observed import Observed, seen_through
 from cryorecon.errors import InputError
 
@@ -79,11 +80,6 @@ def choose_mixture(found: Observed, coordinates: np.ndarray, most: int = 10, see
     mixture, _ = fit_mixture(found.at(many), start(coordinates[many], best, seed))
     order = torch.argsort(mixture.weight, descending=True)
     return Mixture(mixture.weight[order], mixture.mean[order], mixture.covariance[order], np.array(bic))
-
-
-def drawn(n: int, most: int, seed: int) -> np.ndarray:
-    """At most ``most`` of ``n`` indices, ascending."""
-    return np.arange(n) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
 
 
 def start(coordinates: np.ndarray, k: int, seed: int) -> Mixture:

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
-from cryorecon.analysis.latent import check_latents, fit_pca
+from cryorecon.analysis.latent import check_latents, drawn, fit_pca
 from cryorecon.errors import InputError
 
 SUBSAMPLE = 100_000  # particles that a neighbour graph holds at most; anchors are always among them
@@ -190,10 +190,7 @@ def _sample(z: np.ndarray, anchors: Sequence[int], subsample: int, seed: int) ->
     """Particles for the graph, ascending, and the places of the anchors among them."""
     check_latents(z)
     start = check_anchors(anchors, len(z))
-    chosen = np.arange(len(z))
-    if len(z) > subsample:
-        drawn = np.random.default_rng(seed).choice(len(z), subsample, replace=False)
-        chosen = np.union1d(drawn, start)
+    chosen = np.union1d(drawn(len(z), subsample, seed), start)
     return chosen, np.searchsorted(chosen, start)
 
 

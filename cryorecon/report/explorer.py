@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cryorecon.analysis.clusters import Clusters
-from cryorecon.analysis.latent import PCA
+from cryorecon.analysis.latent import PCA, drawn
 from cryorecon.data.mrc import read_volume
 from cryorecon.geometry.fourier import resample
 from cryorecon.report.packed import pack, pack_density
@@ -93,9 +93,7 @@ def shown_particles(explorer: Explorer) -> np.ndarray:
     pool = np.arange(len(explorer.z)) if explorer.umap is None else np.asarray(explorer.umap[0])
     numbers = explorer.z.shape[1] + len(explorer.columns) + 3
     most = min(SHOWN, int(BUDGET / 3 / (4 * 4 / 3 * numbers)))
-    if len(pool) <= most:
-        return pool
-    return np.sort(np.random.default_rng(explorer.seed).choice(pool, most, replace=False))
+    return pool[drawn(len(pool), most, explorer.seed)]
 
 
 def explorer_data(explorer: Explorer) -> dict[str, Any]:
