@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import ndtr
 from torch import Tensor
 
 from cryorecon.analysis.latent import drawn
@@ -24,7 +25,7 @@ MOST = 300  # iterations
 HALVES = 8  # random half sets behind an error
 CHUNK = 2000  # particles whose likelihoods are made at once
 DEEPEST = 7.0  # kT below the mixture's densest place, beyond which nobody is looked for
-INSIDE = (0.1, 99.9)  # percentiles of the coordinates between which the grid lies
+OUTSIDE = 1e-4  # share of the mixture beyond either end of the grid
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,10 @@ class Density:
     iterations: int
 
 
-def deconvolve(found: Observed, coordinates: np.ndarray, mixture: Mixture, axes: tuple[int, ...], seed: int = 0) -> Density:
-    """The density along one or two ``axes``; the other coordinates are integrated out under the mixture.
-
-    coordinates: ``(n, d)`` along the principal components, for the grid's range alone.
-    """
+def deconvolve(found: Observed, mixture: Mixture, axes: tuple[int, ...], seed: int = 0) -> Density:
+    """The density along one or two ``axes``; the other coordinates are integrated out under the mixture."""
     few = drawn(len(found), PARTICLES[len(axes)], seed)
-    centres = tuple(cells(coordinates[:, axis], CELLS[len(axes)]) for axis in axes)
+    centres = tuple(cells(mixture, axis, CELLS[len(axes)]) for axis in axes)
     points = torch.from_numpy(np.stack(np.meshgrid(*centres, indexing="ij"), -1).reshape(-1, len(axes)))
     width = torch.tensor([float(at[1] - at[0]) for at in centres], dtype=torch.float64)
     return _made(seen_on(found.at(few), mixture, list(axes), points, width), axes, centres, seed)
@@ -79,11 +77,13 @@ def _made(likelihood: Tensor, axes: tuple[int, ...], centres: tuple[np.ndarray, 
     return Density(axes, centres, share.numpy(), energy.numpy(), error.numpy(), iterations)
 
 
-def cells(values: np.ndarray, count: int) -> np.ndarray:
-    """Centres ``(count,)`` of equal cells over where ``values (n,)`` lie, but for the last thousandths."""
-    low, high = np.percentile(values, INSIDE)
-    margin = 0.12 * (high - low) or 1.0
-    edges = np.linspace(low - margin, high + margin, count + 1)
+def cells(mixture: Mixture, axis: int, count: int) -> np.ndarray:
+    """Centres ``(count,)`` of equal cells over all but the last ten-thousandths of the mixture along one axis."""
+    mean, spread = mixture.mean[:, axis].numpy(), mixture.covariance[:, axis, axis].sqrt().numpy()
+    at = np.linspace((mean - 5 * spread).min(), (mean + 5 * spread).max(), 2001)
+    below = ndtr((at[:, None] - mean) / spread) @ mixture.weight.numpy()
+    low, high = np.interp([OUTSIDE, 1 - OUTSIDE], below, at)
+    edges = np.linspace(low, high, count + 1)
     return (edges[:-1] + edges[1:]) / 2
 
 

@@ -61,8 +61,8 @@ def distribution(z: np.ndarray, likelihood: np.ndarray | None, pca: PCA, folder:
     top = int(occupancy.argmax())
     energy_error = np.where(np.arange(len(energy)) == top, 0.0, np.hypot(relative, relative[top]))
     dimensions = min(LINES, coordinates.shape[1])
-    lines = [deconvolve(seen, coordinates, mixture, (axis,), seed) for axis in range(dimensions)]
-    plane = deconvolve(seen, coordinates, mixture, (0, 1), seed) if dimensions > 1 else None
+    lines = [deconvolve(seen, mixture, (axis,), seed) for axis in range(dimensions)]
+    plane = deconvolve(seen, mixture, (0, 1), seed) if dimensions > 1 else None
     nearest = nearest_particles(z, pca.restore(mixture.mean.numpy()))
     log_density = np.concatenate([mixture.log_density(part) for part in chunks(coordinates)])
     found = Distribution(seen, mixture, labels, occupancy, error, energy, energy_error, nearest, log_density, lines, plane, {})

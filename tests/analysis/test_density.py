@@ -33,7 +33,7 @@ def energy_at(density, where):
 def test_a_barrier_blurred_by_noise_stands_again():
     seen = double_well(20_000, 0.45)
     found = Observed(torch.full((len(seen), 1, 1), 1 / 0.45**2), torch.from_numpy(seen[:, None] / 0.45**2).float())
-    made = deconvolve(found, seen[:, None], one_normal(1), (0,))
+    made = deconvolve(found, one_normal(1), (0,))
     wells = (energy_at(made, -1) + energy_at(made, 1)) / 2
     assert energy_at(made, 0) - wells == pytest.approx(BARRIER, abs=0.3)
     count, edges = np.histogram(seen, 40)
@@ -50,7 +50,7 @@ def test_two_coordinates_and_one_tell_the_same():
     precision = torch.diag(torch.tensor([1 / 0.04, 1 / 0.01])).expand(len(seen), 2, 2)
     both = np.stack([seen, other], 1)
     found = Observed(precision, torch.from_numpy(both * [1 / 0.04, 1 / 0.01]).float())
-    line, plane = (deconvolve(found, both, one_normal(2), axes) for axes in ((0,), (0, 1)))
+    line, plane = (deconvolve(found, one_normal(2), axes) for axes in ((0,), (0, 1)))
     at = plane.centres[0]
     summed = plane.share.sum(1) / (at[1] - at[0])
     single = np.interp(at, line.centres[0], line.share) / (line.centres[0][1] - line.centres[0][0])
@@ -74,7 +74,7 @@ def test_along_a_bent_path_the_barrier_is_the_same():
 def test_exact_latents_give_a_histogram():
     values = np.random.default_rng(0).normal(size=5000)
     found = Observed(torch.full((5000, 1, 1), 1e6), torch.from_numpy(1e6 * values[:, None]).float())
-    made = deconvolve(found, values[:, None], one_normal(1), (0,))
+    made = deconvolve(found, one_normal(1), (0,))
     width = made.centres[0][1] - made.centres[0][0]
     count, _ = np.histogram(values, np.r_[made.centres[0] - width / 2, made.centres[0][-1] + width / 2])
     smooth = np.convolve(count / 5000, [0.25, 0.5, 0.25], "same")
