@@ -6,6 +6,7 @@ Everything that it shows is put into the page; numbers as :mod:`cryorecon.report
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -128,13 +129,12 @@ def curves_data(curves: Curves) -> dict[str, Any]:
     def numbers(values: np.ndarray) -> list[float | None]:
         return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
-    return {"title": curves.title,
-            "lines": [{"name": name, "x": numbers(x), "y": numbers(y)} for name, (x, y) in curves.lines.items()]}
+    return {"lines": [{"name": name, "x": numbers(x), "y": numbers(y)} for name, (x, y) in curves.lines.items()]}
 
 
 def curves_markup(curves: Curves) -> str:
     """A place for the plot and its data, for :class:`cryorecon.report.page.Section`."""
-    return '<div class="curves"></div>' + embedded(curves_data(curves), "curves-data")
+    return f'<h3>{escape(curves.title)}</h3><div class="curves"></div>' + embedded(curves_data(curves), "curves-data")
 
 
 def _shades(n: int) -> list[list[float]]:

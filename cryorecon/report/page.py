@@ -40,6 +40,8 @@ figcaption { color: var(--quiet); font-size: .87rem; margin-top: 6px; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 4px 18px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
+@media (max-width: 600px) { th { white-space: normal; } th, td { padding-right: 10px; } }
+h3 { font-size: 1rem; margin: 14px 0 0; }
 code { font: .85em ui-monospace, monospace; overflow-wrap: anywhere; }
 footer { color: var(--quiet); font-size: .85rem; padding-bottom: 40px; }
 """

@@ -65,7 +65,6 @@ const Plots = (() => {
     const traces = data.lines.map((line, i) => ({x: line.x, y: line.y, name: plain(line.name), type: "scatter", mode: "lines",
       line: {color: colours[i % 6], width: 2, dash: ["solid", "dash", "dot"][Math.floor(i / 6) % 3]}}));
     const draw = () => Plotly.react(node, traces, layout({xtitle: "spatial frequency (1/Å)", ytitle: "FSC",
-      title: {text: plain(data.title), font: {size: 14}, x: 0.02, y: 0.98},
       showlegend: true, legend: {orientation: "h", y: -0.2}, hovermode: "x unified", dragmode: "zoom",
       shapes: [0.143, 0.5].map(y => ({type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y,
         line: {color: css("--quiet"), width: 1, dash: "dot"}}))}), CONFIG);
