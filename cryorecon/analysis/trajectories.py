@@ -45,14 +45,15 @@ def write_latents(path: Path, z: np.ndarray) -> None:
         np.savetxt(temporary, np.atleast_2d(z), fmt="%.8g")
 
 
-def write_series(folder: Path, decode: Decode, z: np.ndarray, apix: float, label: str) -> list[Path]:
+def write_series(folder: Path, decode: Decode, z: np.ndarray, apix: float, label: str, first: int = 1) -> list[Path]:
     """Decode ``z (n, d)`` one by one into ``folder/vol_001.mrc`` ... and write ``folder/z_values.txt``.
 
-    Maps left there by an earlier call and not written now are removed. ``label`` names the progress bar.
+    Maps left there by an earlier call and not written now are removed. ``label`` names the progress bar; ``first``: the first
+    map's number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_latents(folder / "z_values.txt", z)
-    paths = [folder / f"vol_{i + 1:03d}.mrc" for i in range(len(z))]
+    paths = [folder / f"vol_{i + first:03d}.mrc" for i in range(len(z))]
     for path, point in zip(paths, _progress(z, label), strict=True):
         write_volume(path, decode(point).detach().cpu().numpy(), apix)
     for stale in set(folder.glob("vol_*.mrc")) - set(paths):

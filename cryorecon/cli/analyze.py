@@ -6,6 +6,9 @@ ways through the latents; occupancies and free energies with errors; half maps o
 follows what it should not; pictures, summary.json and a page, report.html, that shows all of it: points to click and to
 lasso, maps that turn.
 
+A run of train_gan infers nothing of any particle; of such a run this writes the maps along alpha (or the one map), how alike
+they are and what shares of alpha that makes, with pictures and a page.
+
 Examples:
     cryorecon analyze out 25 --ksample 12
     cryorecon analyze out --anchors 17 4031 --skip-half-maps
@@ -64,6 +67,7 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.analysis.selection import claim
     from cryorecon.analysis.trajectories import write_series
     from cryorecon.analysis.walks import walks
+    from cryorecon.cli.analyze_generated import analyze_generated
     from cryorecon.errors import InputError
     from cryorecon.report import evidence_sections as evidence
     from cryorecon.report.analysis_page import make_explorer, write_analysis
@@ -74,6 +78,13 @@ def main(args: argparse.Namespace) -> None:
     model = load_run(args.run, args.epoch, args.device)
     epoch, apix = model.epoch, float(model.apix if args.Apix is None else args.Apix)
     folder = args.outdir if args.outdir is not None else args.run / f"analyze.{epoch}"
+    made = {"command": shlex.join(["cryorecon", *sys.argv[1:]]), "run": str(args.run.resolve()), "epoch": str(epoch),
+            "pixel size": f"{apix:g} Å", "cryorecon": __version__, "torch": torch.__version__, "numpy": np.__version__}
+    if model.config.objective == "adversarial":
+        parser = argparse.ArgumentParser()
+        add_args(parser)
+        analyze_generated(args, model, folder, apix, made, parser.get_default)
+        return
     rows = _rows(args, model)
     z, likelihood = model.z[rows], model.directory.likelihood(epoch)
     decode = None if args.skip_vol else lambda point: model.density(point[None])[0]
@@ -94,10 +105,8 @@ def main(args: argparse.Namespace) -> None:
                 evidence.distribution_section(states, found.pca, ways, folder),
                 *([] if vouched is None else evidence.vouched_sections(vouched, apix, folder))]
     embedded = embed_umap(z, folder, args.seed) if args.umap else None
-    facts = {"particles": f"{len(rows):,} of the run's {len(model.z):,}; numbers of particles count these, from 0",
-             "command": shlex.join(["cryorecon", *sys.argv[1:]]), "run": str(args.run.resolve()), "epoch": str(epoch),
-             "pixel size": f"{apix:g} Å", "seed": str(args.seed), "cryorecon": __version__,
-             "torch": torch.__version__, "numpy": np.__version__}
+    facts = {"particles": f"{len(rows):,} of the run's {len(model.z):,}; numbers of particles count these, from 0", **made,
+             "seed": str(args.seed)}
     elsewhere = [] if args.outdir is None else ["--analysis", str(args.outdir)]
     select = ["cryorecon", "select", str(args.run), str(epoch), *elsewhere, "--lasso", "selection.json", "-o", "chosen"]
     series = [*evidence.walk_series(ways), *([evidence.states_series(states, z, of_states)] if of_states else [])]

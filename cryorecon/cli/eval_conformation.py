@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
 
     run = load_run(args.run, args.epoch, args.device)
     if run.config.zdim == 0:
-        raise InputError(f"{args.run}: expected a run of train_vae, found one of train_nn, which has no conformations")
+        raise InputError(f"{args.run}: expected a run of train_vae, found one of a single map, which has no conformations")
     if args.images < 1:
         raise InputError(f"--images: expected at least 1, found {args.images}")
     truth = read_truth(args.truth, run, args.maps)

@@ -83,7 +83,7 @@ def _check(args: argparse.Namespace, a: "Trained", b: "Trained") -> None:
 
     for path, run in ((args.run_a, a), (args.run_b, b)):
         if run.config.zdim == 0:
-            raise InputError(f"{path}: expected a run of train_vae, found one of train_nn, which has no conformations")
+            raise InputError(f"{path}: expected a run of train_vae, found one of a single map, which has no conformations")
     if a.grid.box != b.grid.box or abs(a.apix / b.apix - 1) > 1e-3:
         raise InputError(f"{args.run_b}: expected the box and pixel size of {args.run_a}, {a.grid.box} px of {a.apix:.4g} Å, "
                          f"found {b.grid.box} px of {b.apix:.4g} Å; train both on images of one size")

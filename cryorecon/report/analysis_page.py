@@ -11,7 +11,7 @@ from cryorecon.data.mrc import read_volume
 from cryorecon.data.stack import ParticleStack
 from cryorecon.report import maps, plots
 from cryorecon.report.explorer import Explorer, Series, asset, explorer_data, scripts
-from cryorecon.report.page import Picture, Section, Table, embedded, write_page
+from cryorecon.report.page import Picture, Section, Table, embedded, ending, write_page
 from cryorecon.report.style import save
 from cryorecon.report.thumbnails import columns, thumbnails
 
@@ -139,11 +139,8 @@ def write_analysis(found: Findings, history: Mapping[str, np.ndarray], apix: flo
     sections = [*evidence[:1], *sections[:2], *evidence[1:], *sections[2:]]
     if slices:
         sections.append(Section("Slices", pictures=slices))
-    sections += [
-        Section("Training", pictures=[draw_history(history, found.folder)]),
-        Section("Files", f"In {found.folder}", tables=[Table(("file", "what it is"), list(found.files.items()), (0,))]),
-        Section("How this was made", tables=[Table(("", ""), list(facts.items()), (1,))]),
-    ]
+    sections += [Section("Training", pictures=[draw_history(history, found.folder)]),
+                 *ending(found.folder, found.files, facts)]
     subtitle = f"{total:,} particles, z of {len(found.pca.mean)} dimensions"
     return write_page(found.folder / "report.html", title, subtitle, sections,
                       "Made by cryorecon analyze. This page needs no network.", asset("explorer.css"), scripts())

@@ -11,8 +11,9 @@ const Explorer = (() => {
   async function explore(root, data) {
     const part = Object.fromEntries([...root.querySelectorAll("[data-part]")].map(node => [node.dataset.part, node]));
     const n = data.shown, d = data.zdim, served = document.documentElement.dataset.served !== undefined;
-    const [index, z, label] = await Promise.all([unpack(data.index, "u32"), unpack(data.z, "f32"), unpack(data.label, "u16")]);
-    const axes = await Axes.read(data, z);
+    const [index, z, label] = n
+      ? await Promise.all([unpack(data.index, "u32"), unpack(data.z, "f32"), unpack(data.label, "u16")]) : [[], [], []];
+    const axes = n ? await Axes.read(data, z) : []; // a page of maps alone has no points
     const view = data.series.length ? Surface.view(part.surface) : null;
     // particle: a point's number in the plot. decoded: {volume, z} under serve. chosen: points inside the lasso
     const state = {x: axes[0], y: axes[1] || axes[0], colour: null, series: null, map: 0, decoded: null, level: 0,
@@ -52,6 +53,7 @@ const Explorer = (() => {
     }
 
     function drawPoints() {
+      if (!n) return null;
       const places = state.series ? state.series.volumes.map(volume => placed(volume.z)) : [];
       const path = state.series && state.series.kind === "path";
       const traces = [
@@ -67,7 +69,7 @@ const Explorer = (() => {
         traces[2].x = [state.x.values[state.particle]];
         traces[2].y = [state.y.values[state.particle]];
       }
-      badges = places.map(([x, y], i) => ({x, y, text: String(i + 1), showarrow: false, captureevents: true, borderpad: 2,
+      badges = places.map(([x, y], i) => ({x, y, text: String(i + state.series.first), showarrow: false, captureevents: true, borderpad: 2,
         borderwidth: 2, bgcolor: rgb(state.series.volumes[i].colour), hovertext: plain(state.series.volumes[i].label),
         ...badge(i)}));
       const selections = state.selected ? state.selected.shapes : [];
@@ -191,12 +193,14 @@ const Explorer = (() => {
       Object.assign(state, {series, map: 0, decoded: null, compare: "", level: series.level});
       part.series.value = series.name;
       part.volumes.replaceChildren(...series.volumes.map((volume, i) => {
-        const button = make("button", {type: "button", title: volume.label}, String(i + 1));
+        const button = make("button", {type: "button", title: volume.label}, String(i + series.first));
         button.style.setProperty("--shade", rgb(volume.colour));
         button.addEventListener("click", () => { stop(); chooseMap(i, true); });
         return button;
       }));
-      fill(part.compare, [["", "nothing"], ...series.volumes.map((volume, i) => [String(i), `${i + 1}`])]);
+      fill(part.compare, [["", "nothing"], ...series.volumes.map((volume, i) => [String(i), `${i + series.first}`])]);
+      part.volumes.hidden = series.volumes.length < 2;
+      part.compare.parentElement.hidden = !view || series.volumes.length < 2;
       part.movie.hidden = series.kind !== "path" || series.volumes.length < 2;
       part.frame.max = series.volumes.length - 1;
       const [low, high] = series.range;
@@ -218,6 +222,7 @@ const Explorer = (() => {
       return drawSurface();
     }
     function moveBadge() {
+      if (!n) return null;
       badges.forEach((one, i) => Object.assign(one, badge(i)));
       return Plotly.relayout(part.plot, {annotations: badges});
     }
@@ -252,7 +257,7 @@ const Explorer = (() => {
       const i = state.particle, volume = state.series && state.series.volumes[state.map];
       const total = data.total, counts = data.clusters.counts;
       const cluster = i !== null ? label[i] : state.series && state.series.kind === "clusters" ? state.map
-        : volume ? label[nearestPoint(volume.z)] : null;
+        : volume && n ? label[nearestPoint(volume.z)] : null;
       const words = c => `cluster ${c + 1}: ${whole(counts[c])} particles, ${(100 * counts[c] / total).toFixed(1)} %`;
       if (i !== null) {
         part.title.textContent = `Particle ${whole(index[i])}, ${words(label[i])}`;
@@ -265,7 +270,7 @@ const Explorer = (() => {
         const who = volume.particle === null ? "" : whole(volume.particle);
         part.detail.textContent = state.series.kind === "clusters"
           ? (who && `Decoded at particle ${who}, `) + `z = ${numbers(volume.z)}`
-          : (who && `Nearest particle: ${who}, in ${words(cluster)}. `) + `z = ${numbers(volume.z)}`;
+          : (who && `Nearest particle: ${who}, in ${words(cluster)}. `) + (d ? `z = ${numbers(volume.z)}` : "");
       }
       const file = volume && !state.decoded && volume.file;
       part.file.hidden = !file;
@@ -309,9 +314,21 @@ const Explorer = (() => {
 
     // wiring ----------------------------------------------------------------------------------------------------------
 
+    /** What is done in the plot of points. */
+    function listen() {
+      part.plot.on("plotly_click", event => {
+        const point = event.points.find(one => one.curveNumber === 0);
+        if (point) { stop(); choosePoint(point.pointIndex); }
+      });
+      part.plot.on("plotly_clickannotation", event => { stop(); chooseMap(event.index, true); });
+      part.plot.on("plotly_selected", select);
+      part.plot.on("plotly_deselect", clear);
+    }
+
     const short = axis => axis.title.replace(/ \([\d.]+ %\)$/, "");
     const byName = name => axes.find(axis => axis.name === name);
-    for (const which of ["x", "y"]) {
+    part.points.hidden = !n;
+    if (n) for (const which of ["x", "y"]) {
       fill(part[which], axes.map(axis => [axis.name, short(axis)]));
       part[which].value = state[which].name;
       part[which].addEventListener("change", () => { state[which] = byName(part[which].value); clear(); });
@@ -331,7 +348,7 @@ const Explorer = (() => {
       setTimeout(() => { part.copy.textContent = "Copy"; }, 2000);
     });
     part.maps.hidden = !data.series.length && !tiles;
-    root.classList.toggle("both", !part.maps.hidden);
+    root.classList.toggle("both", n > 0 && !part.maps.hidden);
     if (!data.series.length) for (const name of ["series", "compare", "level"]) part[name].parentElement.hidden = true;
     if (!data.series.length) part.surface.parentElement.hidden = true;
     if (data.series.length && !view) {
@@ -344,6 +361,7 @@ const Explorer = (() => {
       view.home(data.series[0].view, Math.min(...data.series.map(series => series.zoom)));
       view.ground(hex(css("--ground")));
     }
+    part.series.parentElement.hidden = data.series.length < 2;
     fill(part.series, data.series.map(series => [series.name, series.title]));
     part.series.addEventListener("change", () => chooseSeries(data.series.find(series => series.name === part.series.value)));
     part.compare.addEventListener("change", () => { state.compare = part.compare.value; drawSurface(); });
@@ -368,13 +386,7 @@ const Explorer = (() => {
       });
     }
     await drawPoints();
-    part.plot.on("plotly_click", event => {
-      const point = event.points.find(one => one.curveNumber === 0);
-      if (point) { stop(); choosePoint(point.pointIndex); }
-    });
-    part.plot.on("plotly_clickannotation", event => { stop(); chooseMap(event.index, true); });
-    part.plot.on("plotly_selected", select);
-    part.plot.on("plotly_deselect", clear);
+    if (n) listen();
     onScheme(() => { if (view) view.ground(hex(css("--ground"))); drawPoints(); drawSurface(); });
     if (data.series.length) await chooseSeries(data.series[0]);
     return {state, axes, view, choosePoint, chooseMap, index, label};

@@ -37,7 +37,8 @@ class Series:
 
     name: a short word, unique. title: shown. kind: ``clusters`` (map i is of cluster i), ``states`` (in no order) or ``path``
     (in order; plays as a movie). maps: mrc files. z: ``(n, d)`` where they were decoded. labels: ``n`` words. particles:
-    ``(n,)``, the real particle that each stands at (``clusters``, ``states``) or is nearest to (``path``), or None.
+    ``(n,)``, the real particle that each stands at (``clusters``, ``states``) or is nearest to (``path``), or None. first: the
+    number that the first map has on its button.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Series:
     z: np.ndarray
     labels: Sequence[str]
     particles: np.ndarray | None = None
+    first: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,11 @@ def asset(name: str) -> str:
     return files("cryorecon.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def scripts() -> list[str]:
-    """The scripts of a page that shows :func:`explorer_data` or :func:`curves_data`, in their order."""
-    return [asset("vendor/plotly-gl2d.min.js"), asset("surface.js"), asset("plots.js"), asset("axes.js"),
-            asset("images.js"), asset("explorer.js")]
+def scripts(plots: bool = True) -> list[str]:
+    """The scripts of a page that shows :func:`explorer_data` or :func:`curves_data`, in their order; without ``plots`` of one
+    that shows :func:`series_data` alone."""
+    names = ["surface.js", "plots.js", "axes.js", "images.js", "explorer.js"]
+    return [asset(name) for name in (["vendor/plotly-gl2d.min.js"] if plots else []) + names]
 
 
 def shown_particles(explorer: Explorer) -> np.ndarray:
@@ -122,6 +125,12 @@ def explorer_data(explorer: Explorer) -> dict[str, Any]:
             "side": images.tiles.shape[-1], "particles": images.particles.tolist(),
             "labels": clusters.labels[images.particles].tolist(), "tiles": pack(images.tiles)},
     }
+
+
+def series_data(series: Sequence[Series], folder: Path, zdim: int) -> dict[str, Any]:
+    """What explorer.js is given of maps without particles: it then shows no points."""
+    return {"total": 0, "shown": 0, "zdim": zdim, "select": "", "clusters": {"counts": [], "colours": []}, "images": None,
+            "series": pack_series(series, folder, BUDGET)}
 
 
 def curves_data(curves: Curves) -> dict[str, Any]:
@@ -170,8 +179,8 @@ def pack_series(series: Sequence[Series], folder: Path, budget: int) -> list[dic
                     "file": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None,
                     "data": pack_density(_few(path), side, ground, top)}
                    for i, (path, label) in enumerate(zip(one.maps, one.labels, strict=True))]
-        packed.append({"name": one.name, "title": one.title, "kind": one.kind, "box": side, "low": ground, "high": top,
-                       "level": level, "range": [ground + 0.2 * (level - ground), ground + 0.9 * (top - ground)],
+        packed.append({"name": one.name, "title": one.title, "kind": one.kind, "first": one.first, "box": side, "low": ground,
+                       "high": top, "level": level, "range": [ground + 0.2 * (level - ground), ground + 0.9 * (top - ground)],
                        "view": view, "zoom": fitting_zoom(mean, level), "volumes": volumes})
     return packed
 

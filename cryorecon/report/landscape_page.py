@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 from cryorecon.analysis.landscape import Landscape
 from cryorecon.analysis.volume_space import FreeEnergy, free_energy
 from cryorecon.report import maps, plots
-from cryorecon.report.page import Picture, Section, Table, write_page
+from cryorecon.report.page import Picture, Section, Table, ending, write_page
 from cryorecon.report.style import DENSITY, LINES, colours, figure, save, style
 
 DEEPEST = 6.0  # kT that the colours span at most
@@ -137,8 +137,7 @@ def write_landscape(found: Landscape, title: str, facts: Mapping[str, str]) -> P
                 "component. They cut a continuum as readily as they part true states.", draw_states(found),
                 [Table(("state", "particles", "share", "maps"), rows)]),
         Section("Components", "What differs most among the maps.", draw_walks(found)),
-        Section("Files", f"In {found.folder}", tables=[Table(("file", "what it is"), list(found.files.items()), (0,))]),
-        Section("How this was made", tables=[Table(("", ""), list(facts.items()), (1,))]),
+        *ending(found.folder, found.files, facts),
     ]
     subtitle = f"{len(found.nearest):,} particles, {len(found.sketch)} maps of {len(found.mask)} px"
     return write_page(found.folder / "index.html", title, subtitle, sections,

@@ -7,7 +7,7 @@ with, by their hashes.
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -79,6 +79,12 @@ class Section:
     pictures: Sequence[Picture] = field(default_factory=tuple)
     tables: Sequence[Table] = field(default_factory=tuple)
     markup: str = ""
+
+
+def ending(folder: Path, files: Mapping[str, str], facts: Mapping[str, str]) -> list[Section]:
+    """The last sections of every report: its files, name -> what it is, and ``facts``, name -> words, on how it was made."""
+    return [Section("Files", f"In {folder}", tables=[Table(("file", "what it is"), list(files.items()), (0,))]),
+            Section("How this was made", tables=[Table(("", ""), list(facts.items()), (1,))])]
 
 
 def _picture(picture: Picture) -> str:

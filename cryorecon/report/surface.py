@@ -86,6 +86,14 @@ def render(density: Tensor, level: float, view: np.ndarray, colour: Colour = (0.
     return np.concatenate([np.clip(rgb, 0, 1), alpha], -1)
 
 
+def projected(density: Tensor, view: np.ndarray) -> Tensor:
+    """Projection ``(D, D)`` of a map ``(D, D, D)`` towards the viewer of :func:`render`, first row on top."""
+    box = density.shape[-1]
+    line = (torch.arange(box) - box // 2) * (2 / box)
+    depth, up, right = torch.meshgrid(line, -line, line, indexing="ij")
+    return _sample(density.float(), torch.stack([right, up, depth], -1), view).sum(0)
+
+
 def _sample(field: Tensor, points: Tensor, view: np.ndarray) -> Tensor:
     """``field`` at points ``(..., 3)`` of the picture's frame, in units of half a box from the origin."""
     box = field.shape[-1]

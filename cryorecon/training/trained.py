@@ -34,7 +34,7 @@ class Trained:
         """Latents ``(particles, d)``. Raises :class:`InputError` for a run that infers none."""
         if self.latents is None:
             raise InputError(f"{self.directory.path}: expected a run that knows its particles' conformations, found one of "
-                             "train_gan, which draws them; decode maps by eval_vol --z-start 0 --z-end 1")
+                             "train_gan, which draws them; analyze shows its maps, eval_vol --z-start 0 --z-end 1 decodes them")
         return self.latents
 
     @property

@@ -134,7 +134,7 @@ def test_the_same_seed_is_the_same_map_and_another_is_not(known, tmp_path):
     assert not np.array_equal(a, c)
 
 
-def test_a_network_makes_a_map_of_each_number(known, tmp_path, capsys, error_of):
+def test_a_network_makes_a_map_of_each_number(known, tmp_path, capsys):
     out = tmp_path / "out"
     assert main([*known, "--volume", "conv", "--dec-dim", "2", "-n", "1", "-o", str(out)]) == 0
     assert f"cryorecon eval_vol {out} --z-start 0 --z-end 1" in capsys.readouterr().out
@@ -143,9 +143,6 @@ def test_a_network_makes_a_map_of_each_number(known, tmp_path, capsys, error_of)
     assert np.isfinite(middle).all()
     assert not np.allclose(first, last, atol=1e-3 * first.max())
     assert first.min() >= 0
-    said = error_of("analyze", out)
-    assert "train_gan" in said
-    assert "eval_vol" in said
     assert load_run(out).config.zdim == 1
 
 
