@@ -151,7 +151,7 @@ def _write(found: Generated) -> None:
     """Arrays and tables, and what they are into ``files``."""
     folder, files = found.folder, found.files
     if found.map_files:
-        files["vol_*.mrc"] = "maps at alpha = n / 20, n = 0 to 20" if found.zdim else "the map"
+        files.update({"vol_*.mrc": "maps at alpha = n / 20, n = 0 to 20"} if found.zdim else {"vol_000.mrc": "the map"})
         files["z_values.txt"] = "where they were decoded, in the form that eval_vol --zfile reads"
     if found.zdim:
         write_array(folder / "fsccc.npy", found.areas)

@@ -1,4 +1,4 @@
-"""``analyze`` of a run of train_gan, which knows its particles' conformations of none: what it made is looked at."""
+"""``analyze`` of a run of train_gan, which infers nothing of any particle: what its generator makes is looked at."""
 
 import argparse
 from collections.abc import Callable
@@ -36,7 +36,8 @@ def analyze_generated(args: argparse.Namespace, run: "Trained", folder: Path, ap
                          "leave it out")
     idle = [f"--{name.replace('_', '-')}" for name in OF_PARTICLES if getattr(args, name) != default(name)]
     if idle:
-        warnings.warn(f"{', '.join(idle)}: changes nothing here: a run of train_gan infers nothing of any particle; leave it "
+        named = idle[0] if len(idle) == 1 else f"each of {', '.join(idle)}"
+        warnings.warn(f"{named} changes nothing in this analysis: a run of train_gan infers nothing of any particle; leave it "
                       "out", stacklevel=2)
     claim(folder, None)
     found = explore_generated(run, folder, apix, not args.skip_vol)

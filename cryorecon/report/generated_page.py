@@ -50,8 +50,9 @@ def in_short(found: Generated) -> Section:
 
 
 def _shares(one: Occupancy) -> str:
-    errors = [""] * len(PARTS) if one.error is None else [f" ± {100 * error:.0f}" for error in one.error]
-    return ", ".join(f"{part} {100 * share:.0f}{error} %" for part, share, error in zip(PARTS, one.share, errors, strict=True))
+    errors = [""] * len(PARTS) if one.error is None else [f"\u00a0±\u00a0{100 * error:.0f}" for error in one.error]
+    return ", ".join(f"{part} {100 * share:.0f}{error}\u00a0%"
+                     for part, share, error in zip(PARTS, one.share, errors, strict=True))
 
 
 def _resolution(found: Generated, epoch: int) -> str:
@@ -105,7 +106,7 @@ def similarity_section(found: Generated) -> Section:
 
 
 def _percent(one: Occupancy, part: int) -> str:
-    error = "" if one.error is None else f"\u00a0±\u00a0{100 * one.error[part]:.1f}"
+    error = "" if one.error is None else f" ±\u00a0{100 * one.error[part]:.1f}"
     return f"{100 * one.share[part]:.1f}{error}\u00a0%"
 
 

@@ -39,7 +39,7 @@ def fsccc(alpha: np.ndarray, areas: np.ndarray, parts: np.ndarray | None) -> Fig
     if parts is not None:
         _strip(right, alpha, parts, half)
         right.axhline(halfway(areas), color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), label="halfway between the ends")
-    right.legend(loc="best")
+    drawn.legend(loc="outside lower right", ncols=3)
     return drawn
 
 

@@ -88,7 +88,7 @@ def test_another_epoch_without_maps(runs, tmp_path):
 
 
 def test_options_of_particles_are_idle_and_a_choice_of_them_is_refused(runs, tmp_path, error_of):
-    with pytest.warns(UserWarning, match=r"^--ksample, --umap: changes nothing here: a run of train_gan"):
+    with pytest.warns(UserWarning, match="^each of --ksample, --umap changes nothing in this analysis: a run"):
         assert main(["analyze", str(runs / "one"), "--ksample", "3", "--umap", "--skip-vol", "-o", str(tmp_path / "out")]) == 0
     np.save(tmp_path / "ind.npy", np.arange(20))
     assert "--ind" in error_of("analyze", runs / "one", "--ind", tmp_path / "ind.npy", "-o", tmp_path / "none")
