@@ -13,7 +13,7 @@ TRAINING = ("epochs", "batch", "lr", "points", "checkpoint")
 NETWORK = ("width", "layers", "encoding", "features", "feature_sigma")
 LEVELS = ("t_ngrid", "base_healpy", "niter", "nkeptposes", "l_start", "bound", "search_memory")
 BY_NETWORK = ("search_epochs", "ps_freq", "pretrain", "l_end")
-SEARCH = ("restarts", "searches", "polishes", "t_extent", *LEVELS, "schedule", *BY_NETWORK)
+SEARCH = ("init", "restarts", "searches", "polishes", "t_extent", *LEVELS, "schedule", *BY_NETWORK)
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ RULES = (  # of several that hold for an option the first one speaks
          "--pe-type geometric has no random features; leave it out to make it count"),
     Rule(SEARCH, lambda _, searched: not searched,
          "the particles' poses are taken as they are; add --search-poses to make it count"),
+    Rule(("init",), lambda c, _: c.pose_init is not None,
+         "--pose-init says where the search begins; leave out one of the two"),
+    Rule(("init",), lambda c, _: c.schedule == "network",
+         "the network searches in maps of its own; leave out --schedule network to make it count"),
     Rule(("restarts", "base_healpy"), lambda c, _: c.pose_init is not None,
          "a search near given poses starts from these, on a grid of its own; leave out --pose-init to make it count"),
     Rule(("schedule", *BY_NETWORK), lambda c, _: c.pose_init is not None,
@@ -62,6 +66,7 @@ RULES = (  # of several that hold for an option the first one speaks
          "count"),
     Rule(("restarts",), lambda c, _: c.schedule == "network" and c.pose_init is None,
          "the network searches by epochs; say --search-epochs and --ps-freq instead"),
+    Rule(("restarts",), lambda c, _: c.init is not None, "--init is the one start; leave out one of the two"),
     Rule(LEVELS, lambda c, _: c.searches == 0 and c.schedule != "network",
          "--searches 0 leaves polishing alone; take 1 or more to make it count"),
     Rule(("poses",), lambda c, _: c.pose_init is not None, "--pose-init says the poses; leave out one of the two"),

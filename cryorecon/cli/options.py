@@ -26,7 +26,8 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "road": ("--road",), "volume": ("--volume",), "width": ("--dec-dim", "--dim"),
     "layers": ("--dec-layers", "--layers"), "encoding": ("--pe-type",), "features": ("--pe-dim",),
     "feature_sigma": ("--feat-sigma",), "zdim": ("--zdim",), "conformation": ("--conformation",),
-    "tilt": ("--tilt",), "tilt_deg": ("--tilt-deg",), "ctf_tilt": ("--ctf-tilt",), "pose_init": ("--pose-init",),
+    "tilt": ("--tilt",), "tilt_deg": ("--tilt-deg",), "ctf_tilt": ("--ctf-tilt",), "init": ("--init",),
+    "pose_init": ("--pose-init",),
     "restarts": ("--restarts",), "searches": ("--searches",), "polishes": ("--polishes",), "t_extent": ("--t-extent",),
     "t_ngrid": ("--t-ngrid",), "base_healpy": ("--base-healpy",), "niter": ("--niter",),
     "nkeptposes": ("--nkeptposes",), "l_start": ("--l-start",), "bound": ("--bound",),
@@ -106,6 +107,8 @@ def add_training(parser: Parser) -> None:
 def add_search(parser: Parser) -> None:
     """How poses are found where there are none; and tilt pairs."""
     group = parser.add_argument_group("search of poses (without --poses)")
+    _add(group, "init", "start from this map, or that of this run, at low resolution, instead of from random ones; its hand is "
+         "kept", metavar="RUN|MRC")
     _add(group, "pose_init", "start from these poses, and search near them only", metavar="FILE")
     _add(group, "restarts", "random starts, of which the likeliest goes on", type=int, metavar="N")
     _add(group, "searches", "most passes of search over all images; they end when poses stay", type=int, metavar="N")

@@ -35,11 +35,13 @@ from cryorecon.objectives.stochastic_em import Annealing, StochasticEM
 from cryorecon.training.build import Problem, first_noise
 from cryorecon.training.closed_form import SEARCHED, Report, images_at_once, resolved_shell
 from cryorecon.training.config import RunConfig
+from cryorecon.training.first_guess import first_guess, fitted_factor
 from cryorecon.training.fit import fit
 from cryorecon.training.memory import search_room
 from cryorecon.training.network_search import march_for, search_by_network
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.raster import Raster
+from cryorecon.volumes.symmetry import symmetrise
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 JUDGED = 300  # particles by whose likelihood starts are compared
@@ -168,6 +170,18 @@ def judged(em: StochasticEM, loader: Loader, table: PoseTable) -> float:
     return float(table.evidence[particles].mean())
 
 
+def given_start(config: RunConfig, problem: Problem, loader: Loader, noise: Tensor, schedule: Schedule,
+                report: Report) -> Tensor:
+    """The map ``(D, D, D)`` that ``init`` names, in the images' units and the first pass's band, masked and symmetric."""
+    grid, band = problem.grid, first_band(problem.grid)
+    density = symmetrise(first_guess(str(config.init), grid, band), schedule.symmetry) * problem.mask
+    plan = replace(schedule.plan, kmin=min(schedule.plan.kmin, band), kmax=band)
+    with torch.no_grad():
+        factor = fitted_factor(density, problem.loader(noise, False), loader, plan, problem.stack.tilt, config.seed)
+    report("start from a map", {"band_A": extent_of(grid) / band, "factor": factor})
+    return factor * density
+
+
 def first_stage(density: Tensor, grid: Grid) -> Stage:
     """All folds begin with the start's one map; its band is the first pass's."""
     band = first_band(grid)
@@ -216,8 +230,8 @@ def cross_maps(loader: Loader, grid: Grid, fold: Tensor, mask: Tensor, poses: Se
 
 
 def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, report: Report) -> PoseTable:
-    """Poses of the particles from nothing or near ``pose_init``; every pass is saved, and a run that was stopped goes on
-    after the last.
+    """Poses of the particles from nothing, from the map ``init`` or near ``pose_init``; every pass is saved, and a run that was
+    stopped goes on after the last.
 
     Raises
     ------
@@ -225,7 +239,8 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
     """
     grid, stack = problem.grid, problem.stack
     schedule = schedule_for(config, stack, problem.device)
-    loader = problem.loader(first_noise(problem, config), config.window)
+    noise = first_noise(problem, config)
+    loader = problem.loader(noise, config.window)
     fold = folds(problem.half, stack.particle, config.seed)
     saved = directory.load_stage(SAVED)
     if config.pose_init is None or stack.poses is None:
@@ -246,6 +261,8 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
         stage = Stage(0, maps, min(resolved, schedule.plan.kmin, first_band(grid)), resolved)
         if not schedule.plan.local:  # the network's searches are done, and reached too far to tell structure from noise
             stage = replace(stage, number=1, elsewhere=0.0, emerged=True)
+    elif config.init is not None:
+        stage = first_stage(given_start(config, problem, loader, noise, schedule, report), grid)
     else:
         stage = first_stage(best_start(loader, grid, problem.mask, schedule, stack.tilt, config.seed, report), grid)
     while stage.searches(schedule) or stage.polishes(schedule):

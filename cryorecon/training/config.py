@@ -9,7 +9,7 @@ import yaml
 
 from cryorecon.errors import InputError
 
-PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask", "pose_init", "tilt", "ctf_tilt")
+PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask", "init", "pose_init", "tilt", "ctf_tilt")
 
 
 def absolute_paths(table: dict[str, Any]) -> dict[str, Any]:
@@ -47,13 +47,13 @@ class RunConfig:
     Network: width, layers, enc_width, enc_layers, encoding, features (None: half the box), feature_sigma.
     Training: epochs, batch (particles), lr, beta (CryoDRGN's; None: 1 / zdim), points (fraction of Fourier points a
     step sees), amp (bfloat16 products), checkpoint (epochs between), seed, device.
-    Tilt pairs: tilt, ctf_tilt: paths of the tilted images; tilt_deg. Search of poses, where there are none: pose_init (path:
-    local search around these), restarts (random starts), searches, polishes (passes), t_extent (largest shift in px, None: 8 %
-    of the box), t_ngrid (shifts per side of the base grid, None: a fortieth of the box apart), base_healpy (level of the base
-    grid), niter (subdivisions), nkeptposes (nodes kept), l_start (band in Fourier pixels of the base grid), bound (see
-    :mod:`cryorecon.inference.pose.search`), search_memory (MB; None: as the device bears). schedule: ``em``, or
-    ``network``: search_epochs of training, a search before every ps_freq-th, after pretrain images at random poses, in a band
-    that grows from l_start to l_end Fourier pixels.
+    Tilt pairs: tilt, ctf_tilt: paths of the tilted images; tilt_deg. Search of poses, where there are none: init (path of a run
+    or a map: where it begins, instead of at random), pose_init (path: local search around these), restarts (random starts),
+    searches, polishes (passes), t_extent (largest shift in px, None: 8 % of the box), t_ngrid (shifts per side of the base
+    grid, None: a fortieth of the box apart), base_healpy (level of the base grid), niter (subdivisions), nkeptposes (nodes
+    kept), l_start (band in Fourier pixels of the base grid), bound (see :mod:`cryorecon.inference.pose.search`), search_memory
+    (MB; None: as the device bears). schedule: ``em``, or ``network``: search_epochs of training, a search before every
+    ps_freq-th, after pretrain images at random poses, in a band that grows from l_start to l_end Fourier pixels.
     objective: ``likelihood``, or ``adversarial`` (:data:`GAN`): critic_width, critic_layers (None: halvings down to 4 px),
     critic_steps for one of the generator, critic_lr, penalty; first_band (fraction of Nyquist that the critic sees at first),
     growth (fraction of the passes until it sees all); t_extent is then the largest shift drawn (None: 0).
@@ -100,6 +100,7 @@ class RunConfig:
     tilt: str | None = None
     tilt_deg: float = 45.0
     ctf_tilt: str | None = None
+    init: str | None = None
     pose_init: str | None = None
     restarts: int = 3
     searches: int = 8

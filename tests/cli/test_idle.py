@@ -43,6 +43,7 @@ def told(name, typed, searched=False):
     ("--mask m.mrc --mask-radius .7", "--mask-radius", "--mask "),
     ("--tilt-deg 30", "--tilt-deg", "add --tilt"),
     ("--poses p.pkl --pose-init q.pkl", "--poses", "--pose-init"),
+    ("--poses p.pkl --init m.mrc", "--init", "add --search-poses"),
     ("--poses p.pkl --search-poses", "--poses", "leave out --search-poses"),
     ("--poses p.pkl --restarts 4 --searches 1", "each of --restarts, --searches", "add --search-poses"),
 ])  # fmt: skip
@@ -55,6 +56,9 @@ def test_an_option_that_changes_nothing_is_told_of_with_what_to_do(typed, names,
 
 @pytest.mark.parametrize(("typed", "names", "remedy"), [
     ("--pose-init q.pkl --restarts 4", "--restarts", "leave out --pose-init"),
+    ("--pose-init q.pkl --init m.mrc", "--init", "--pose-init says where"),
+    ("--schedule network --init m.mrc", "--init", "leave out --schedule network"),
+    ("--init m.mrc --restarts 2", "--restarts", "--init is the one start"),
     ("--searches 0 --niter 3", "--niter", "--searches 0"),
     ("--ps-freq 2 --l-end 9", "each of --ps-freq, --l-end", "--schedule network"),
     ("--schedule network --restarts 2", "--restarts", "--search-epochs"),

@@ -262,6 +262,17 @@ def test_mask_of_another_box(known, tmp_path, error_of):
     assert nothing_left(tmp_path / "out")
 
 
+def test_starts_that_are_none(known, tmp_path, error_of):
+    (tmp_path / "empty").mkdir()
+    write_volume(tmp_path / "small.mrc", np.ones((8, 8, 8), np.float32), 9.0)
+    for name, says in (("absent.mrc", "found no such file"), ("empty", "is this a run directory"),
+                       ("small.mrc", "about the images' box of 180 Å")):
+        said = error_of("train_nn", *known[:1], *known[3:], "--init", tmp_path / name, "-o", tmp_path / "out")
+        assert said.startswith(str(tmp_path / name))
+        assert says in said
+        assert nothing_left(tmp_path / "out")
+
+
 @pytest.mark.parametrize(("more", "says"), [
     (["--symmetry", "T"], "symmetry: expected C<n> or D<n>"), (["--points", "0"], "points: expected a fraction"),
     (["--lr", "-1"], "lr: expected more than 0"), (["-n", "-1"], "epochs: expected 0 or more"),
