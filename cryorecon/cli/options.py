@@ -36,6 +36,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "beta": ("--beta",), "enc_width": ("--enc-dim",), "enc_layers": ("--enc-layers",), "atoms": ("--atoms",),
     "critic_width": ("--critic-dim",), "critic_layers": ("--critic-layers",), "critic_steps": ("--critic-steps",),
     "critic_lr": ("--critic-lr",), "penalty": ("--penalty",), "first_band": ("--first-band",), "growth": ("--growth",),
+    "pose_prior": ("--pose-prior",),
 }  # fmt: skip
 
 
@@ -49,12 +50,12 @@ def _add(group: Group, name: str, text: str, **keywords: Any) -> None:
     group.add_argument(*FLAGS[name], dest=name, default=argparse.SUPPRESS, help=text, **keywords)
 
 
-def add_data(parser: Parser) -> None:
-    """Particles and everything that says how to read them."""
+def add_data(parser: Parser, poses: str = "poses instead of the file's (.pkl, .npy, .star, .cs)") -> None:
+    """Particles and everything that says how to read them. poses: the help of ``--poses``."""
     parser.add_argument("particles", help=".star, .cs, .mrcs, .txt or a folder that preprocess made")
     parser.add_argument("-o", "--outdir", required=True, metavar="DIR", help="output folder")
     group = parser.add_argument_group("data")
-    _add(group, "poses", "poses instead of the file's (.pkl, .npy, .star, .cs)", metavar="FILE")
+    _add(group, "poses", poses, metavar="FILE")
     _add(group, "ctf", "CTF instead of the file's (.pkl, .npy, .star, .cs)", metavar="FILE")
     _add(group, "ind", "positions of the particles to use (.pkl, .npy, .txt)", metavar="FILE")
     _add(group, "datadir", "folder of the image stacks", metavar="DIR")
@@ -152,7 +153,10 @@ def add_game(parser: Parser) -> None:
     _add(group, "volume", "voxels of one map, or a network that makes a map of each number in [0, 1] (Multi-CryoGAN; an "
          "experiment)", choices=("density", "conv"), shown=GAN["volume"])
     _add(group, "width", "channels of that network at full size", type=int, metavar="N", shown=CONV["width"])
-    _add(group, "t_extent", "largest shift in pixels, shifts being uniform (default: 0)", type=float, metavar="PX")
+    _add(group, "pose_prior", "draw views, and shifts, from this file's poses (.pkl, .npy, .star, .cs), of whatever images; "
+         "in-plane angles stay uniform (default: all views alike)", metavar="FILE")
+    _add(group, "t_extent", "largest shift in pixels, shifts being uniform (default: those of --pose-prior, else 0)",
+         type=float, metavar="PX")
     _add(group, "lr", f"step size of the map, in voxels of the particle's own density (default: {GAN['lr']}; network: "
          f"{CONV['lr']})", type=float, metavar="R", shown=None)
     _add(group, "first_band", "fraction of Nyquist that the critic sees at first", type=float, metavar="R")

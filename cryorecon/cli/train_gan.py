@@ -17,7 +17,7 @@ from cryorecon.cli import options
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``train_gan``."""
-    options.add_data(parser)
+    options.add_data(parser, "changes nothing here: poses are drawn at random (see --pose-prior)")
     options.add_game(parser)
     options.add_maps(parser)
 

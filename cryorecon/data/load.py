@@ -144,21 +144,25 @@ def _ctf_of_file(path: PathLike, meta: Metadata, images: np.ndarray | None, box:
     return optics, [] if pixel is None else [Stated(pixel, str(path), None if written_for == box else written_for)]
 
 
+def read_pose_file(path: PathLike, box: int, apix: float, tomograms: PathLike | None = None) -> tuple[Poses, bool]:
+    """Poses of ``.pkl``, ``.npy``, ``.star`` or ``.cs``, of whatever images, with shifts in Å; and whether these are by pixel
+    sizes of the file's own, not by the ``apix`` of a grid of ``box`` pixels. Raises :class:`InputError`."""
+    if Path(path).suffix in (".pkl", ".npy"):
+        return read_poses(path, box, apix), Path(path).suffix == ".npy"  # in Å; fractions of the box become those of the grid
+    other = read_metadata(path, tomograms=tomograms)
+    unit = apix if other.box is None else apix * box / other.box
+    poses = other.poses(unit if other.apix is None else torch.from_numpy(other.apix))
+    if poses is None:
+        raise InputError(f"{path}: expected poses, found no rotations in it (rlnAngleRot, Tilt, Psi or "
+                         "alignments3D/pose)")
+    return poses, not other.shift_in_pixels or other.apix is not None
+
+
 def _poses_of_file(path: PathLike, meta: Metadata, images: np.ndarray | None, frame: tuple[int, float, Tensor | None],
                    tomograms: PathLike | None) -> Poses:
     """Poses from a file with a row for each image of ``meta``; ``frame`` is the images' (box, grid's Å/px, own Å/px)."""
     box, common, own = frame
-    if Path(path).suffix in (".pkl", ".npy"):
-        poses: Poses | None = read_poses(path, box, common)
-        in_own = Path(path).suffix == ".npy"  # in Å; fractions of the box become those of the grid
-    else:
-        other = read_metadata(path, tomograms=tomograms)
-        unit = common if other.box is None else common * box / other.box
-        poses = other.poses(unit if other.apix is None else torch.from_numpy(other.apix))
-        in_own = not other.shift_in_pixels or other.apix is not None
-    if poses is None:
-        raise InputError(f"{path}: expected poses, found no rotations in it (rlnAngleRot, Tilt, Psi or "
-                         "alignments3D/pose)")
+    poses, in_own = read_pose_file(path, box, common, tomograms)
     _same_count(path, "poses", len(poses), meta)
     poses = poses if images is None else poses[torch.from_numpy(images)]
     return _at_grid(poses, common, own) if in_own else poses

@@ -18,7 +18,6 @@ from cryorecon.data.stack import ParticleStack
 from cryorecon.errors import InputError
 from cryorecon.imaging.masks import soft_sphere
 from cryorecon.inference.conformation import CONFORMATIONS
-from cryorecon.inference.pose import POSES
 from cryorecon.model import Model
 from cryorecon.objectives.adversarial import Adversarial, Game
 from cryorecon.objectives.critic import Critic
@@ -104,9 +103,9 @@ def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | Non
                          f"{len(problem.stack)} of {grid.box} px; were the files changed?")
     loader = problem.loader(noise, False)  # the critic's view is windowed instead, real and simulated images alike
     stream(config.seed, 0)
-    extent = (config.t_extent or 0.0) * grid.apix
     conformation = CONFORMATIONS["prior"](config.zdim) if config.zdim else CONFORMATIONS["fixed"]()
-    model = Model(grid, build.make_volume(config, grid, 0.0), POSES["prior"](extent), conformation).to(grid.device)
+    pose = build.pose_prior(config, problem.stack)
+    model = Model(grid, build.make_volume(config, grid, 0.0), pose, conformation).to(grid.device)
     layers = config.critic_layers or max(1, int(math.log2(grid.box / SMALLEST)))
     simulator = Simulator(grid, config.window)
     state = State(model, simulator, Critic(grid.box, config.critic_width, layers).to(grid.device), loader, noise)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cryorecon.data.load import load_particles
+from cryorecon.data.load import load_particles, read_pose_file
 from cryorecon.data.loader import Loader, estimate_noise
 from cryorecon.data.mrc import read_volume
 from cryorecon.data.stack import ParticleStack
@@ -163,6 +163,17 @@ def pose_inference(config: RunConfig, problem: Problem) -> nn.Module:
     if config.pose != "refine":
         return POSES["given"](rotation, shift)
     return POSES["refine"](rotation, shift, stack.apix, stack.box).to(device)
+
+
+def pose_prior(config: RunConfig, stack: ParticleStack) -> nn.Module:
+    """Poses that are drawn, of a game. Raises :class:`InputError` for a file that holds none."""
+    extent = None if config.t_extent is None else config.t_extent * stack.apix
+    if config.pose_prior is None:
+        return POSES["prior"](extent)
+    poses, _ = read_pose_file(config.pose_prior, stack.box, stack.apix)
+    if not len(poses):
+        raise InputError(f"{config.pose_prior}: expected poses to draw from, found none")
+    return POSES["prior"](extent, poses)
 
 
 def make_volume(config: RunConfig, grid: Grid, base_limit: float) -> Volume:

@@ -9,7 +9,8 @@ import yaml
 
 from cryorecon.errors import InputError
 
-PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask", "init", "pose_init", "tilt", "ctf_tilt")
+PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask", "init", "pose_init", "pose_prior", "tilt",
+         "ctf_tilt")
 
 
 def absolute_paths(table: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +57,8 @@ class RunConfig:
     ps_freq-th, after pretrain images at random poses, in a band that grows from l_start to l_end Fourier pixels.
     objective: ``likelihood``, or ``adversarial`` (:data:`GAN`): critic_width, critic_layers (None: halvings down to 4 px),
     critic_steps for one of the generator, critic_lr, penalty; first_band (fraction of Nyquist that the critic sees at first),
-    growth (fraction of the passes until it sees all); t_extent is then the largest shift drawn (None: 0).
+    growth (fraction of the passes until it sees all); t_extent is then the largest shift drawn (None: 0), pose_prior a path: of
+    poses from which rotations, and shifts without t_extent, are drawn (None: all alike).
     Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
     pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
     """
@@ -126,6 +128,7 @@ class RunConfig:
     penalty: float = 10.0
     first_band: float = 0.5
     growth: float = 0.5
+    pose_prior: str | None = None
 
     def __post_init__(self) -> None:
         self._check_values()

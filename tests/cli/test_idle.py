@@ -71,8 +71,8 @@ def test_an_option_of_the_search_that_changes_nothing(typed, names, remedy):
 
 
 @pytest.mark.parametrize(("typed", "names", "remedy"), [
-    ("--poses p.pkl", "--poses", "leave it out"), ("--dec-dim 8", "--dec-dim", "--volume conv"),
-    ("--t-extent 2 --lr 1 -b 3", "", ""),
+    ("--poses p.pkl", "--poses", "--pose-prior"), ("--dec-dim 8", "--dec-dim", "--volume conv"),
+    ("--t-extent 2 --lr 1 -b 3 --pose-prior p.pkl", "", ""),
 ])  # fmt: skip
 def test_an_option_of_a_game_that_changes_nothing(typed, names, remedy):
     lines = told("train_gan", typed, searched=True)

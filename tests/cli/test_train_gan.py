@@ -126,6 +126,26 @@ def test_interrupted_and_resumed_is_undisturbed(known, tmp_path, monkeypatch, ca
                            RunDirectory(tmp_path / "whole").load(2)["model"]["volume.voxels"])
 
 
+def test_poses_are_drawn_from_a_file(data, known, tmp_path):
+    """The same from any of its formats; another map than from all views; and resumed as if undisturbed."""
+    command = [*known, "--checkpoint", "1", "-n"]
+    for name, file, epochs in (("pkl", "poses.pkl", "2"), ("star", "particles.star", "2"), ("cut", "poses.pkl", "1")):
+        assert main([*command, epochs, "--pose-prior", str(data / file), "-o", str(tmp_path / name)]) == 0
+    assert main([*command, "2", "-o", str(tmp_path / "all")]) == 0
+    assert main([*command, "2", "-o", str(tmp_path / "cut"), "--resume"]) == 0
+    pkl, star, cut, every = (read_volume(tmp_path / name / "reconstruct.2.mrc")[0] for name in ("pkl", "star", "cut", "all"))
+    np.testing.assert_allclose(star, pkl, atol=0.02 * pkl.max())
+    np.testing.assert_array_equal(cut, pkl)
+    assert not np.allclose(every, pkl, atol=0.1 * pkl.max())
+
+
+def test_files_without_poses_to_draw(data, known, tmp_path, error_of):
+    (tmp_path / "bare.star").write_text("data_\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n")
+    for name, says in (("absent.pkl", "absent.pkl: expected"), ("bare.star", "bare.star: expected poses, found no rotations")):
+        assert says in error_of(*known, "--pose-prior", tmp_path / name, "-o", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 def test_the_same_seed_is_the_same_map_and_another_is_not(known, tmp_path):
     for name, seed in (("a", "4"), ("b", "4"), ("c", "5")):
         assert main([*known, "-n", "1", "--seed", seed, "-o", str(tmp_path / name)]) == 0

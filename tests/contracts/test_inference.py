@@ -192,6 +192,28 @@ def test_poses_of_the_prior_are_uniform_and_say_nothing_of_the_images(small):
     assert not torch.equal(make_pose("prior", small)(Hypotheses.empty(n, "cpu"), many, no_score).rotation, found.rotation)
 
 
+@pytest.mark.parametrize("extent", [None, 5.0])
+def test_the_prior_draws_views_and_shifts_of_entries(small, extent):
+    """Views, that is third rows of R, are those of entries, each as often; angles in the plane are uniform. Shifts come with
+    them, or with an extent fill their square."""
+    torch.manual_seed(0)
+    n, entries = 4000, small.stack.poses[:5]
+    many = small.loader().read(torch.zeros(n, dtype=torch.int64))
+    found = POSES["prior"](extent, entries)(Hypotheses.empty(n, "cpu"), many, no_score)
+    rotation, shift = found.rotation[:, 0], found.shift[:, 0]
+    view = (rotation[:, None, 2] - entries.rotation[:, 2]).norm(dim=-1)
+    assert float(view.min(1).values.max()) < 1e-5
+    entry = view.argmin(1)
+    assert float((torch.bincount(entry) - n / 5).abs().max()) < 4 * (n / 5) ** 0.5
+    turn = rotation @ entries.rotation[entry].mT
+    angle = torch.atan2(turn[:, 1, 0], turn[:, 0, 0]).sort().values / torch.pi
+    assert float((angle - torch.linspace(-1, 1, n)).abs().max()) / 2 < 1.63 / n**0.5
+    if extent is None:
+        torch.testing.assert_close(shift, entries.shift[entry])
+    else:
+        torch.testing.assert_close(shift.var(0), torch.full((2,), 25 / 3), rtol=0.08, atol=0)
+
+
 def test_conformations_of_the_prior_fill_their_interval(small):
     prior = make_conformation("prior", small)  # which seeds
     many = small.loader().read(torch.arange(12))
