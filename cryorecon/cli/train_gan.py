@@ -19,7 +19,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``train_gan``."""
     options.add_data(parser, "changes nothing here: poses are drawn at random (see --pose-prior)")
     options.add_game(parser)
-    options.add_maps(parser)
+    options.add_symmetry(options.add_maps(parser))
 
 
 def main(args: argparse.Namespace) -> None:

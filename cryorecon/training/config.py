@@ -186,9 +186,8 @@ class RunConfig:
         if (self.volume == "conv") != (self.conformation == "prior") or (self.volume == "conv" and self.zdim != 1):
             raise InputError("volume: expected 'conv' with conformation 'prior' and zdim 1, found "
                              f"{self.volume!r}, {self.conformation!r} and {self.zdim}")
-        if game and (self.symmetry.upper() != "C1" or self.tilt is not None):
-            raise InputError("objective: expected no symmetry and no tilted images with 'adversarial', found "
-                             f"{self.symmetry} and {self.tilt}; leave them out")
+        if game and self.tilt is not None:
+            raise InputError(f"objective: expected no tilted images with 'adversarial', found {self.tilt}; leave them out")
 
     @property
     def kl_weight(self) -> float:

@@ -55,6 +55,8 @@ class Trained:
             raise InputError(f"expected z of {self.config.zdim} numbers, found {z.shape[1]}; one row a volume")
         with torch.no_grad():
             maps = self.volume.density(z.to(self.grid.device))
+            if self.config.objective == "adversarial":  # symmetric by itself
+                return maps.cpu()
             return torch.stack([symmetrise(one, self.config.symmetry) for one in maps]).cpu()
 
     def mask(self, path: str | Path) -> Tensor:

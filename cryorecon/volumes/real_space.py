@@ -4,8 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from cryorecon.geometry.grid import Grid, Selection
+from cryorecon.geometry.rotations import symmetry_group
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.lattice import Lattice
+from cryorecon.volumes.symmetry import mean_over_group
 
 
 class RealSpace(Volume):
@@ -48,16 +50,19 @@ class RealSpace(Volume):
 class DensityGrid(RealSpace):
     """One map, its voxels free and not negative: CryoGAN's (Gupta et al. 2021), from zeros.
 
-    Positivity is a projection after each step, ``X <- max(X, 0)``.
+    Positivity is a projection after each step, ``X <- max(X, 0)``. symmetry: point group over which the masked voxels' mean is
+    the map. Raises :class:`InputError` for no such group.
     """
 
-    def __init__(self, grid: Grid, mask: Tensor | None = None, pad: int = 2):
+    def __init__(self, grid: Grid, mask: Tensor | None = None, pad: int = 2, symmetry: str = "C1"):
         super().__init__(grid, 0, mask, pad)
+        self.group = symmetry_group(symmetry)
         self.voxels = nn.Parameter(torch.zeros((grid.box,) * 3, device=grid.device))
 
     def density(self, z: Tensor) -> Tensor:
         """The map ``(n, D, D, D)``, the same at every z ``(n, 0)``."""
-        return (self.voxels * self.mask * self.scale).expand(max(len(z), 1), -1, -1, -1)
+        map_ = mean_over_group((self.voxels * self.mask)[None], self.group)
+        return (map_ * self.scale).expand(max(len(z), 1), -1, -1, -1)
 
     def constrain(self) -> None:
         """No voxel below zero."""

@@ -9,9 +9,11 @@ import torch
 from cryorecon.cli.main import main
 from cryorecon.data.loader import Loader
 from cryorecon.data.mrc import read_volume
+from cryorecon.geometry.rotations import symmetry_group
 from cryorecon.imaging.masks import soft_sphere
 from cryorecon.metrics.alignment import align, apply
 from cryorecon.metrics.fsc import fsc_curve
+from cryorecon.objectives.filters import filter_by_shell
 from cryorecon.simulation.experiment import Experiment, ctf_table
 from cryorecon.simulation.motion import flexible
 from cryorecon.simulation.write import write_simulation
@@ -19,6 +21,7 @@ from cryorecon.training import adversarial, build
 from cryorecon.training.config import GAN, RunConfig
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.training.trained import load_run
+from cryorecon.volumes.symmetry import mean_over_group
 
 TINY = ["--critic-dim", "2", "-b", "8", "--device", "cpu"]
 
@@ -137,6 +140,26 @@ def test_poses_are_drawn_from_a_file(data, known, tmp_path):
     np.testing.assert_allclose(star, pkl, atol=0.02 * pkl.max())
     np.testing.assert_array_equal(cut, pkl)
     assert not np.allclose(every, pkl, atol=0.1 * pkl.max())
+
+
+@pytest.mark.parametrize("group", ["C2", "D3"])
+def test_the_map_has_the_symmetry_that_is_told(group, known, tmp_path, error_of):
+    out = tmp_path / "out"
+    assert main([*known, "-n", "2", "--symmetry", group, "-o", str(out)]) == 0
+    found = torch.from_numpy(read_volume(out / "reconstruct.2.mrc")[0])
+    smooth = filter_by_shell(found[None], (torch.arange(9) < 5)[None].float())[0]
+    again = mean_over_group(smooth[None], symmetry_group(group))[0]
+    assert float((again - smooth).norm() / smooth.norm()) < 0.05  # rough as it is; without symmetry more than .3
+    assert main(["eval_vol", str(out), "-o", str(out / "maps")]) == 0
+    np.testing.assert_allclose(read_volume(out / "maps" / "vol_001.mrc")[0], found, atol=1e-6 * float(found.max()))
+    assert "--symmetry: expected" in error_of(*known, "--symmetry", "C1", "-o", out, "--resume")
+
+
+def test_groups_that_are_none(known, tmp_path, error_of):
+    assert "symmetry: expected C<n> or D<n>" in error_of(*known, "--symmetry", "T", "-o", tmp_path / "out")
+    conv = [*known, "--volume", "conv", "--symmetry", "C2", "-o", tmp_path / "out"]
+    assert "--symmetry: expected C1 where conformations" in error_of(*conv)
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_without_poses_to_draw(data, known, tmp_path, error_of):
