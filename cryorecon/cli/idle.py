@@ -38,6 +38,8 @@ def _by_network(config: RunConfig, searched: bool) -> bool:
 RULES = (  # of several that hold for an option the first one speaks
     Rule(("poses",), lambda c, _: c.objective == "adversarial", "train_gan draws poses at random and knows none of any image; "
          "leave it out, or give it as --pose-prior, from which views are drawn"),
+    Rule(("constraint",), lambda c, _: c.volume == "conv",
+         "the network's maps are positive and masked by themselves; leave out --volume conv to make it count"),
     Rule(("width",), lambda c, _: c.volume == "density", "voxels have no network; add --volume conv to make it count"),
     Rule(("beta", "enc_width", "enc_layers"), lambda c, s: c.conformation == "posterior" and not _by_network(c, s),
          "z comes from its closed-form posterior; add --conformation encoder to make it count"),

@@ -36,7 +36,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "beta": ("--beta",), "enc_width": ("--enc-dim",), "enc_layers": ("--enc-layers",), "atoms": ("--atoms",),
     "critic_width": ("--critic-dim",), "critic_layers": ("--critic-layers",), "critic_steps": ("--critic-steps",),
     "critic_lr": ("--critic-lr",), "penalty": ("--penalty",), "first_band": ("--first-band",), "growth": ("--growth",),
-    "pose_prior": ("--pose-prior",),
+    "pose_prior": ("--pose-prior",), "constraint": ("--constraint",),
 }  # fmt: skip
 
 
@@ -153,6 +153,7 @@ def add_game(parser: Parser) -> None:
     _add(group, "volume", "voxels of one map, or a network that makes a map of each number in [0, 1] (Multi-CryoGAN; an "
          "experiment)", choices=("density", "conv"), shown=GAN["volume"])
     _add(group, "width", "channels of that network at full size", type=int, metavar="N", shown=CONV["width"])
+    _add(group, "constraint", "of voxels: none below zero; radial: also none above a cap that falls to zero at the mask's rim")
     _add(group, "pose_prior", "draw views, and shifts, from this file's poses (.pkl, .npy, .star, .cs), of whatever images; "
          "in-plane angles stay uniform (default: all views alike)", metavar="FILE")
     _add(group, "t_extent", "largest shift in pixels, shifts being uniform (default: those of --pose-prior, else 0)",

@@ -179,7 +179,7 @@ def pose_prior(config: RunConfig, stack: ParticleStack) -> nn.Module:
 def make_volume(config: RunConfig, grid: Grid, base_limit: float) -> Volume:
     """The volume; ``base_limit``: band in Fourier pixels of the linear volume that it is or stands on, 0: none."""
     if config.volume == "density":
-        return VOLUMES["density"](grid, symmetry=config.symmetry)
+        return VOLUMES["density"](grid, symmetry=config.symmetry, constraint=config.constraint)
     if config.volume == "conv":
         return VOLUMES["conv"](grid, width=config.width)
     linear = None

@@ -25,6 +25,7 @@ CHOICES = {  # the registries' names (a test compares them): this file imports n
     "objective": ("likelihood", "adversarial"), "pose": ("given", "refine", "search", "prior"),
     "road": ("lowrank", "plain"), "encoding": ("gaussian", "geometric"),
     "noise": ("shells", "white"), "schedule": ("em", "network"), "bound": ("none", "rigorous", "probabilistic"),
+    "constraint": ("positive", "radial", "none"),
 }
 
 GAN: dict[str, Any] = {  # what makes a run CryoGAN's
@@ -58,7 +59,8 @@ class RunConfig:
     objective: ``likelihood``, or ``adversarial`` (:data:`GAN`): critic_width, critic_layers (None: halvings down to 4 px),
     critic_steps for one of the generator, critic_lr, penalty; first_band (fraction of Nyquist that the critic sees at first),
     growth (fraction of the passes until it sees all); t_extent is then the largest shift drawn (None: 0), pose_prior a path: of
-    poses from which rotations, and shifts without t_extent, are drawn (None: all alike).
+    poses from which rotations, and shifts without t_extent, are drawn (None: all alike); constraint ``positive``, ``radial`` or
+    ``none``: of the density's voxels.
     Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
     pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
     """
@@ -129,6 +131,7 @@ class RunConfig:
     first_band: float = 0.5
     growth: float = 0.5
     pose_prior: str | None = None
+    constraint: str = "positive"
 
     def __post_init__(self) -> None:
         self._check_values()

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from cryorecon.geometry.grid import Grid, Selection
 from cryorecon.geometry.rotations import symmetry_group
+from cryorecon.imaging.masks import radius_map
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.lattice import Lattice
 from cryorecon.volumes.symmetry import mean_over_group
@@ -48,14 +49,18 @@ class RealSpace(Volume):
 
 
 class DensityGrid(RealSpace):
-    """One map, its voxels free and not negative: CryoGAN's (Gupta et al. 2021), from zeros.
+    """One map, its voxels free but for a constraint: CryoGAN's (Gupta et al. 2021), from zeros.
 
-    Positivity is a projection after each step, ``X <- max(X, 0)``. symmetry: point group over which the masked voxels' mean is
-    the map. Raises :class:`InputError` for no such group.
+    symmetry: point group over which the masked voxels' mean is the map. constraint: a projection after each step.
+    ``positive``: ``X <- max(X, 0)``; ``radial``: also ``X <- min(X, c M)``, ``c = 10 (1 - r / R)`` in [0, 1], which falls in
+    the outer tenth of the mask's radius R, and M the largest voxel within (CryoGAN's "Positive-Radial", whose floor relaxes
+    besides); ``none``. Raises :class:`InputError` for no such group.
     """
 
-    def __init__(self, grid: Grid, mask: Tensor | None = None, pad: int = 2, symmetry: str = "C1"):
+    def __init__(self, grid: Grid, mask: Tensor | None = None, pad: int = 2, symmetry: str = "C1",
+                 constraint: str = "positive"):
         super().__init__(grid, 0, mask, pad)
+        self.constraint = constraint
         self.group = symmetry_group(symmetry)
         self.voxels = nn.Parameter(torch.zeros((grid.box,) * 3, device=grid.device))
 
@@ -65,6 +70,11 @@ class DensityGrid(RealSpace):
         return (map_ * self.scale).expand(max(len(z), 1), -1, -1, -1)
 
     def constrain(self) -> None:
-        """No voxel below zero."""
+        """Voxels back to where they may be."""
         with torch.no_grad():
-            self.voxels.clamp_(min=0)
+            if self.constraint != "none":
+                self.voxels.clamp_(min=0)
+            if self.constraint == "radial":
+                radius = radius_map(self.grid.box, 3, self.voxels.device)
+                cap = (10 * (1 - radius / radius[self.mask > 0].max())).clamp(0, 1)
+                self.voxels.clamp_(max=cap * self.voxels[cap == 1].max())

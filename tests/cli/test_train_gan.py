@@ -10,7 +10,7 @@ from cryorecon.cli.main import main
 from cryorecon.data.loader import Loader
 from cryorecon.data.mrc import read_volume
 from cryorecon.geometry.rotations import symmetry_group
-from cryorecon.imaging.masks import soft_sphere
+from cryorecon.imaging.masks import radius_map, soft_sphere
 from cryorecon.metrics.alignment import align, apply
 from cryorecon.metrics.fsc import fsc_curve
 from cryorecon.objectives.filters import filter_by_shell
@@ -153,6 +153,18 @@ def test_the_map_has_the_symmetry_that_is_told(group, known, tmp_path, error_of)
     assert main(["eval_vol", str(out), "-o", str(out / "maps")]) == 0
     np.testing.assert_allclose(read_volume(out / "maps" / "vol_001.mrc")[0], found, atol=1e-6 * float(found.max()))
     assert "--symmetry: expected" in error_of(*known, "--symmetry", "C1", "-o", out, "--resume")
+
+
+def test_the_constraint_reaches_the_map(known, tmp_path, error_of):
+    maps = {}
+    for name in ("positive", "radial", "none"):
+        assert main([*known, "-n", "2", "--constraint", name, "-o", str(tmp_path / name)]) == 0
+        maps[name] = torch.from_numpy(read_volume(tmp_path / name / "reconstruct.2.mrc")[0])
+    rim = (radius_map(16, 3) > 0.97 * 0.85 * 8) & (maps["none"] != 0)
+    assert float(maps["none"].min()) < 0 == float(maps["positive"].min()) == float(maps["radial"].min())
+    assert float(maps["radial"][rim].max()) <= 0.3 * float(maps["radial"].max())
+    assert "--constraint" in error_of(*known, "--constraint", "hard", "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_groups_that_are_none(known, tmp_path, error_of):

@@ -165,6 +165,23 @@ def test_fit_plays_it_and_voxels_stay_above_zero(small, game):
     assert float(voxels.max()) > 0
 
 
+@pytest.mark.parametrize("constraint", ["positive", "radial", "none"])
+def test_voxels_are_kept_where_they_may_be(small, constraint):
+    """No farther moved than need be, and not again where they already are. The mask's radius is 6 px of 8."""
+    volume = DensityGrid(small.grid, (radius_map(16, 3) <= 6).float(), constraint=constraint)
+    before = torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        volume.voxels.copy_(before)
+    volume.constrain()
+    radius, after = radius_map(16, 3), volume.voxels.detach().clone()
+    most = before[radius <= 0.9 * 6].max()
+    cap = torch.where(radius <= 0.9 * 6, most, ((6 - radius) / 0.6 * most).clamp(min=0))
+    wanted = {"positive": before.clamp(min=0), "radial": torch.minimum(before.clamp(min=0), cap), "none": before}[constraint]
+    torch.testing.assert_close(after, wanted)
+    volume.constrain()
+    torch.testing.assert_close(volume.voxels.detach(), after)
+
+
 def test_a_critic_can_not_halve_an_image_for_ever():
     with pytest.raises(InputError, match="critic_layers"):
         Critic(16, 4, 5)
