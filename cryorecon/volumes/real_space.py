@@ -67,6 +67,8 @@ class DensityGrid(RealSpace):
     def density(self, z: Tensor) -> Tensor:
         """The map ``(n, D, D, D)``, the same at every z ``(n, 0)``."""
         map_ = mean_over_group((self.voxels * self.mask)[None], self.group)
+        if len(self.group) > 1 and self.constraint != "none":
+            map_ = map_.clamp(min=0)  # turns that are read between voxels ring
         return (map_ * self.scale).expand(max(len(z), 1), -1, -1, -1)
 
     def constrain(self) -> None:

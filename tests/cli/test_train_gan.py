@@ -147,6 +147,7 @@ def test_the_map_has_the_symmetry_that_is_told(group, known, tmp_path, error_of)
     out = tmp_path / "out"
     assert main([*known, "-n", "2", "--symmetry", group, "-o", str(out)]) == 0
     found = torch.from_numpy(read_volume(out / "reconstruct.2.mrc")[0])
+    assert float(found.min()) == 0 < float(found.max())
     smooth = filter_by_shell(found[None], (torch.arange(9) < 5)[None].float())[0]
     again = mean_over_group(smooth[None], symmetry_group(group))[0]
     assert float((again - smooth).norm() / smooth.norm()) < 0.05  # rough as it is; without symmetry more than .3

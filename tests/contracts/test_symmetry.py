@@ -73,7 +73,7 @@ def test_turns_of_voxels_onto_voxels_are_exact_and_not_negative(group, half_turn
 @pytest.fixture(params=["C2", "C3", "C4", "D2"])
 def symmetric(request, smooth_maps):
     """A group and a density volume of it, of an asymmetric map."""
-    volume = DensityGrid(Grid(20, 4.0), soft_sphere(20, 7, 2.0), symmetry=request.param)
+    volume = DensityGrid(Grid(20, 4.0), soft_sphere(20, 7, 2.0), symmetry=request.param, constraint="none")
     with torch.no_grad():
         volume.voxels.copy_(resample(smooth_maps(16, 1, sharpness=0.12)[0], 20, 3))
     return symmetry_group(request.param), volume
