@@ -117,6 +117,18 @@ def test_the_map_of_a_run(problem, tmp_path, zdim, options):
     torch.testing.assert_close(*(first_guess(tmp_path / name, problem.grid, 8.0) for name in ("run", "middle.mrc")))
 
 
+def test_a_whole_run_ends_on_the_starts_map(problem, start, tmp_path):
+    """Sharper than its start, and lying on it: no alignment."""
+    truth = problem.maps[0]
+    run = cryorecon.train(replace(problem.stack, poses=None), tmp_path / "run", zdim=0, init=str(start), epochs=0,
+                          **{name: value for name, value in SEARCH.items() if name != "conformation"})
+    assert run.searched
+    laid, coarse = (cryorecon.fsc(one, truth) for one in (run.density(np.zeros((1, 0)))[0],
+                                                          first_guess(start, problem.grid, ab_initio.first_band(problem.grid))))
+    assert (laid.value[1:8] > 0.95).all()
+    assert laid.value[10] > 0.5 > coarse.value[10]
+
+
 def test_a_run_stopped_between_passes_ends_as_if_it_had_not(problem, start, tmp_path, monkeypatch):
     """And the start is not read again."""
     undisturbed, _ = found(problem, start, tmp_path / "whole")
