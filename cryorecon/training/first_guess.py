@@ -46,7 +46,7 @@ def first_guess(path: str | Path, grid: Grid, band: float) -> Tensor:
     ------
     InputError: no run or map, a map of one value, or one whose box is of another size than the images'.
     """
-    density, voxel = _of_run(path) if Path(path).is_dir() else _of_file(path)
+    density, voxel = _of_run(path, grid.device) if Path(path).is_dir() else _of_file(path)
     box, extent = density.shape[-1], grid.box * grid.apix
     if voxel == 0 and box != grid.box:
         raise InputError(f"{path}: expected a voxel size in the header of a map of {box} px where images have {grid.box} px, "
@@ -64,8 +64,8 @@ def first_guess(path: str | Path, grid: Grid, band: float) -> Tensor:
     return filter_by_shell(density[None], passed[None].float())[0].to(grid.device)
 
 
-def _of_run(path: str | Path) -> tuple[Tensor, float]:
-    run = load_run(path, device="cpu")
+def _of_run(path: str | Path, device: torch.device) -> tuple[Tensor, float]:
+    run = load_run(path, device=str(device))
     middle = np.full(run.config.zdim, 0.5) if run.latents is None else np.median(run.latents, 0)
     return run.density(middle[None])[0], run.apix
 
