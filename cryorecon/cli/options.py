@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from cryorecon.errors import InputError
-from cryorecon.training.config import CHOICES, CONV, GAN, RunConfig, absolute_paths
+from cryorecon.training.config import CHOICES, CONV, GAMES, GAN, MULTI, RunConfig, absolute_paths
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RunConfig)}
 
@@ -34,6 +34,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "search_memory": ("--search-memory",), "schedule": ("--schedule",), "search_epochs": ("--search-epochs",),
     "ps_freq": ("--ps-freq",), "pretrain": ("--pretrain",), "l_end": ("--l-end",),
     "beta": ("--beta",), "enc_width": ("--enc-dim",), "enc_layers": ("--enc-layers",), "atoms": ("--atoms",),
+    "critic": ("--critic",), "critic_held": ("--critic-held",), "archetypes": ("--archetypes",), "tied": ("--tied",),
     "critic_width": ("--critic-dim",), "critic_layers": ("--critic-layers",), "critic_steps": ("--critic-steps",),
     "critic_lr": ("--critic-lr",), "penalty": ("--penalty",), "first_band": ("--first-band",), "growth": ("--growth",),
     "pose_prior": ("--pose-prior",), "constraint": ("--constraint",),
@@ -150,9 +151,11 @@ def add_volume(parser: Parser) -> None:
 def add_game(parser: Parser) -> None:
     """The game between critic and generator, and what is drawn at random."""
     group = parser.add_argument_group("generator")
-    _add(group, "volume", "voxels of one map, or a network that makes a map of each number in [0, 1] (Multi-CryoGAN; an "
-         "experiment)", choices=("density", "conv"), shown=GAN["volume"])
-    _add(group, "width", "channels of that network at full size", type=int, metavar="N", shown=CONV["width"])
+    _add(group, "volume", "one map; or a map for each alpha in [0, 1] (Multi-CryoGAN): mixtures of a few, or a network's",
+         choices=tuple(GAMES), shown=GAN["volume"])
+    _add(group, "archetypes", "maps that are mixed", type=int, metavar="N")
+    _add(group, "tied", "fraction of the epochs during which these are one map", type=float, metavar="R")
+    _add(group, "width", "channels of the network at full size", type=int, metavar="N", shown=CONV["width"])
     _add(group, "constraint", "of voxels: none below zero; radial: also none above a cap that falls to zero at the mask's rim")
     _add(group, "pose_prior", "draw views, and shifts, from this file's poses (.pkl, .npy, .star, .cs), of whatever images; "
          "in-plane angles stay uniform (default: all views alike)", metavar="FILE")
@@ -163,13 +166,16 @@ def add_game(parser: Parser) -> None:
     _add(group, "first_band", "fraction of Nyquist that the critic sees at first", type=float, metavar="R")
     _add(group, "growth", "fraction of the epochs until it sees all", type=float, metavar="R")
     group = parser.add_argument_group("critic")
-    _add(group, "critic_width", "K; its layers have 2 K, 4 K, ... channels", type=int, metavar="N")
-    _add(group, "critic_layers", "of convolutions that halve the image (default: down to 4 px)", type=int, metavar="N")
+    _add(group, "critic", "templates that turn in the plane, or CryoGAN's convolutions (which want --critic-steps 4)")
+    _add(group, "critic_width", "K: 4 K templates, or convolutions of 2 K, 4 K, ... channels", type=int, metavar="N")
+    _add(group, "critic_layers", "of --critic conv, each halves the image (default: down to 4 px)", type=int, metavar="N")
     _add(group, "critic_steps", "for one of the generator", type=int, metavar="N")
     _add(group, "critic_lr", "its step size", type=float, metavar="R")
-    _add(group, "penalty", "weight of the gradient penalty", type=float, metavar="R")
+    _add(group, "critic_held", "what keeps it smooth: a penalty of its gradient between images, R1, or spectral norms")
+    _add(group, "penalty", "weight of the penalty, or of R1", type=float, metavar="R")
     group = parser.add_argument_group("training")
-    _add(group, "epochs", "passes over the data", type=int, metavar="N", shown=GAN["epochs"])
+    _add(group, "epochs", f"passes over the data (default: {GAN['epochs']}; of several maps {MULTI['epochs']})", type=int,
+         metavar="N", shown=None)
     _add(group, "batch", "images in a batch", type=int, metavar="N", shown=GAN["batch"])
     add_checkpoints(add_run(parser))
 

@@ -32,9 +32,9 @@ def main(args: argparse.Namespace) -> None:
     import shlex
 
     from cryorecon.cli.session import run
-    from cryorecon.training.config import CONV, GAN
+    from cryorecon.training.config import GAMES
 
-    directory = run(args, "train_gan", CONV if getattr(args, "volume", None) == "conv" else GAN)
+    directory = run(args, "train_gan", GAMES[getattr(args, "volume", "density")])
     epoch, out = directory.epochs()[-1], directory.path
     if directory.config().zdim == 0:
         print(f"map      {out / f'reconstruct.{epoch}.mrc'}")

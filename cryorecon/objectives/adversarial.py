@@ -6,7 +6,9 @@ The Wasserstein distance with a gradient penalty (Gulrajani et al. 2017; Multi-C
     L_D = E D(\tilde y) - E D(y) + \lambda E (\|\nabla_{\hat y} D(\hat y)\|_2 - 1)^2, \qquad L_G = -E D(\tilde y),
 
 with :math:`\hat y = \kappa y + (1 - \kappa) \tilde y`, ``kappa`` uniform, and the norm of the gradient that of a whole image.
-A real image and the simulated one that it is mixed with share their CTF.
+A real image and the simulated one that it is mixed with share their CTF. Instead of this penalty the critic may be
+held by ``R1``, :math:`\lambda / 2\, E \|\nabla D(y)\|_2^2` at real images (Mescheder, Geiger & Nowozin 2018), or by spectral
+norms of its layers (Miyato et al. 2018), which need no penalty.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,11 +32,12 @@ def gradient_norms(critic: nn.Module, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Game:
-    """critic_steps: of the critic for one of the generator. penalty: lambda. critic_clip, generator_clip: largest norm of the
-    parameters' gradient."""
+    """critic_steps: of the critic for one of the generator. penalty: lambda. held: what keeps the critic smooth, ``penalty``,
+    ``r1`` or ``spectral``. critic_clip, generator_clip: largest norm of the parameters' gradient."""
 
-    critic_steps: int = 4
+    critic_steps: int = 1
     penalty: float = 10.0
+    held: str = "penalty"
     critic_clip: float = 1e3
     generator_clip: float = 1e3
 
@@ -69,15 +72,25 @@ class Adversarial:
         n = len(batch)
         with torch.no_grad():
             real, fake = self.simulator.images(batch), self.simulator.images(self.simulator(model, batch))
-            share = torch.rand(n, 1, 1).to(real.device)
         scores = self.critic(torch.cat([real, fake]))
         distance = scores[:n].mean() - scores[n:].mean()
-        norms = gradient_norms(self.critic, share * real + (1 - share) * fake)
-        penalty = (norms - 1).square().mean()
-        (self.game.penalty * penalty - distance).backward()
+        log = {"distance": float(distance.detach()) * n, "weight": float(n)}
+        loss = -distance
+        if self.game.held != "spectral":
+            norms = gradient_norms(self.critic, self._places(real, fake))
+            penalty = (norms - 1).square().mean() if self.game.held == "penalty" else norms.square().mean() / 2
+            loss = loss + self.game.penalty * penalty
+            log |= {"penalty": float(penalty.detach()) * n, "critic_slope": float(norms.detach().sum())}
+        loss.backward()
         nn.utils.clip_grad_norm_(self.critic.parameters(), self.game.critic_clip)
-        return {"distance": float(distance.detach()) * n, "penalty": float(penalty.detach()) * n,
-                "critic_slope": float(norms.detach().sum()), "weight": float(n)}
+        return log
+
+    def _places(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Images ``(n, D, D)`` at which the critic's slope is held."""
+        if self.game.held == "r1":
+            return real
+        share = torch.rand(len(real), 1, 1).to(real.device)
+        return share * real + (1 - share) * fake
 
     def _generator(self, model: Model, batch: Batch) -> dict[str, float]:
         parameters = [p for p in (*model.parameters(), *self.simulator.parameters()) if p.requires_grad]

@@ -20,18 +20,20 @@ from cryorecon.imaging.masks import soft_sphere
 from cryorecon.inference.conformation import CONFORMATIONS
 from cryorecon.model import Model
 from cryorecon.objectives.adversarial import Adversarial, Game
-from cryorecon.objectives.critic import Critic
+from cryorecon.objectives.critic import CRITICS, with_spectral_norms
 from cryorecon.objectives.simulator import Simulator, natural_unit
 from cryorecon.training import build
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, anneal, fit, stream
 from cryorecon.training.run_directory import RunDirectory
+from cryorecon.volumes.archetypes import Archetypes
 from cryorecon.volumes.real_space import RealSpace
 
 SAMPLES = 8  # pictures of real and of simulated images kept with a checkpoint
 MEASURED = 1000  # images that say how bright the map is
 SMALLEST = 4  # px of a side that the critic's last convolution leaves, unless told how many layers
 SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
+LOGITS = 0.5  # step of archetypes' weights beside that of their voxels
 FLAT, STEEP = 0.2, 5.0  # mean slope of a critic; the penalty holds a sound one near 1
 
 
@@ -41,7 +43,7 @@ class State:
 
     model: Model
     simulator: Simulator
-    critic: Critic
+    critic: nn.Module
     loader: Loader
     noise: Tensor
     epoch: int = 0
@@ -74,10 +76,12 @@ def train_adversarial(config: RunConfig, directory: RunDirectory, resume: bool, 
                 optimiser.load_state_dict(values)
     volume = state.model.volume
     settle = volume.constrain if isinstance(volume, RealSpace) else lambda: None
-    game = Game(config.critic_steps, config.penalty)
+    game = Game(config.critic_steps, config.penalty, config.critic_held)
     objective = Adversarial(state.simulator, state.critic, game, problem.grid.box / 2, settle)
     for epoch in range(state.epoch + 1, config.epochs + 1):
         objective.limit = band(config, problem.grid.box, epoch)
+        if isinstance(volume, Archetypes) and epoch > config.tied * config.epochs:
+            volume.release(stream(config.seed, epoch))
         anneal([o for group in made.values() for o in group], (epoch - 1) / max(config.epochs - 1, 1))
         began = time.monotonic()
         for record in fit(state.model, objective, state.loader, made, range(epoch, epoch + 1), config.batch, config.seed,
@@ -86,7 +90,7 @@ def train_adversarial(config: RunConfig, directory: RunDirectory, resume: bool, 
         state.epoch = epoch
         log = {"epoch": epoch, **record.means(), "noise": float(state.simulator.log_noise.detach().exp()),
                "band": objective.limit, "images_per_s": len(stack) / (time.monotonic() - began)}
-        doubts = examine(directory, state, record)
+        doubts = examine(directory, state, record, config.critic_held)
         directory.log(log | ({"doubts": doubts} if doubts else {}))
         if epoch % config.checkpoint == 0 or epoch == config.epochs:
             save(directory, state, made)
@@ -106,9 +110,7 @@ def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | Non
     conformation = CONFORMATIONS["prior"](config.zdim) if config.zdim else CONFORMATIONS["fixed"]()
     pose = build.pose_prior(config, problem.stack)
     model = Model(grid, build.make_volume(config, grid, 0.0), pose, conformation).to(grid.device)
-    layers = config.critic_layers or max(1, int(math.log2(grid.box / SMALLEST)))
-    simulator = Simulator(grid, config.window)
-    state = State(model, simulator, Critic(grid.box, config.critic_width, layers).to(grid.device), loader, noise)
+    state = State(model, Simulator(grid, config.window), make_critic(config, grid.box).to(grid.device), loader, noise)
     if saved is not None:
         state.epoch = saved["epoch"]
         for name, part in state.parts().items():
@@ -122,12 +124,25 @@ def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | Non
     return state
 
 
+def make_critic(config: RunConfig, box: int) -> nn.Module:
+    """The critic of images of ``box`` px."""
+    if config.critic == "conv":
+        layers = config.critic_layers or max(1, int(math.log2(box / SMALLEST)))
+        critic = CRITICS["conv"](box, config.critic_width, layers)
+    else:
+        critic = CRITICS["polar"](box, config.critic_width)
+    return with_spectral_norms(critic) if config.critic_held == "spectral" else critic
+
+
 def optimisers(config: RunConfig, state: State) -> dict[str, list[torch.optim.Optimizer]]:
     """Adam for either player (its moments as CryoGAN has them), and one of longer memory for the two scales."""
     scales = [state.model.volume.get_parameter("log_signal"), state.simulator.log_noise]
-    volume = [p for p in state.model.parameters() if p is not scales[0]]
+    slow = [p for name, p in state.model.volume.named_parameters() if name == "logits"]
+    apart = {id(p) for p in (*scales, *slow)}
+    maps = [p for p in state.model.parameters() if id(p) not in apart]
+    groups: list[dict[str, Any]] = [{"params": maps}, *({"params": [p], "lr": LOGITS * config.lr} for p in slow)]
     return {"critic": [torch.optim.Adam(state.critic.parameters(), config.critic_lr, (0.5, 0.9))],
-            "generator": [torch.optim.Adam(volume, config.lr, (0.5, 0.9)),
+            "generator": [torch.optim.Adam(groups, config.lr, (0.5, 0.9)),
                           torch.optim.Adam(scales, 1e-3, (0.5, 0.99))]}
 
 
@@ -138,7 +153,7 @@ def band(config: RunConfig, box: int, epoch: int) -> float:
     return box / 2 * (config.first_band + (1 - config.first_band) * done)
 
 
-def examine(directory: RunDirectory, state: State, record: Record) -> list[str]:
+def examine(directory: RunDirectory, state: State, record: Record, held: str = "penalty") -> list[str]:
     """What looks wrong after a pass, each said once as a warning.
 
     Raises
@@ -157,11 +172,12 @@ def examine(directory: RunDirectory, state: State, record: Record) -> list[str]:
     doubts = []
     if brightest <= 0:
         doubts.append("the map is empty: the generator collapsed, or particles are darker than ice (try --uninvert-data)")
-    if means["critic_slope"] < FLAT:
-        doubts.append(f"the critic is flat (slope {means['critic_slope']:.2g}, 1 is sound): it teaches nothing; give a larger "
+    slope = means.get("critic_slope", 1.0) if held == "penalty" else 1.0  # R1 and spectral norms hold it elsewhere
+    if slope < FLAT:
+        doubts.append(f"the critic is flat (slope {slope:.2g}, 1 is sound): it teaches nothing; give a larger "
                       "--critic-lr or --penalty")
-    if means["critic_slope"] > STEEP:
-        doubts.append(f"the critic is steep (slope {means['critic_slope']:.2g}, 1 is sound): the game diverges; give a smaller "
+    if slope > STEEP:
+        doubts.append(f"the critic is steep (slope {slope:.2g}, 1 is sound): the game diverges; give a smaller "
                       "--critic-lr or a larger --penalty")
     for doubt in doubts:
         warnings.warn(f"epoch {record.epoch}: {doubt}", stacklevel=2)

@@ -180,6 +180,8 @@ def make_volume(config: RunConfig, grid: Grid, base_limit: float) -> Volume:
     """The volume; ``base_limit``: band in Fourier pixels of the linear volume that it is or stands on, 0: none."""
     if config.volume == "density":
         return VOLUMES["density"](grid, symmetry=config.symmetry, constraint=config.constraint)
+    if config.volume == "archetypes":
+        return VOLUMES["archetypes"](grid, n=config.archetypes)
     if config.volume == "conv":
         return VOLUMES["conv"](grid, width=config.width)
     linear = None

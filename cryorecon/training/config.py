@@ -20,7 +20,8 @@ def absolute_paths(table: dict[str, Any]) -> dict[str, Any]:
 
 MIN_LIMIT = 3
 CHOICES = {  # the registries' names (a test compares them): this file imports no torch
-    "volume": ("mlp", "voxels", "density", "conv"),
+    "volume": ("mlp", "voxels", "density", "archetypes", "conv"), "critic": ("polar", "conv"),
+    "critic_held": ("penalty", "r1", "spectral"),
     "conformation": ("fixed", "encoder", "posterior", "table", "prior"),
     "objective": ("likelihood", "adversarial"), "pose": ("given", "refine", "search", "prior"),
     "road": ("lowrank", "plain"), "encoding": ("gaussian", "geometric"),
@@ -29,12 +30,14 @@ CHOICES = {  # the registries' names (a test compares them): this file imports n
 }
 
 GAN: dict[str, Any] = {  # what makes a run CryoGAN's
-    "objective": "adversarial", "pose": "prior", "volume": "density", "conformation": "fixed", "epochs": 40, "batch": 32,
+    "objective": "adversarial", "pose": "prior", "volume": "density", "conformation": "fixed", "epochs": 10, "batch": 64,
     "lr": 0.1,
 }  # fmt: skip
-CONV: dict[str, Any] = GAN | {  # and Multi-CryoGAN's
-    "volume": "conv", "zdim": 1, "conformation": "prior", "width": 16, "lr": 1e-3,
+MULTI: dict[str, Any] = GAN | {  # of several maps
+    "volume": "archetypes", "zdim": 1, "conformation": "prior", "epochs": 20,
 }  # fmt: skip
+CONV: dict[str, Any] = MULTI | {"volume": "conv", "width": 16, "lr": 1e-3}  # by Multi-CryoGAN's network
+GAMES = {"density": GAN, "archetypes": MULTI, "conv": CONV}
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,10 @@ class RunConfig:
     kept), l_start (band in Fourier pixels of the base grid), bound (see :mod:`cryorecon.inference.pose.search`), search_memory
     (MB; None: as the device bears). schedule: ``em``, or ``network``: search_epochs of training, a search before every
     ps_freq-th, after pretrain images at random poses, in a band that grows from l_start to l_end Fourier pixels.
-    objective: ``likelihood``, or ``adversarial`` (:data:`GAN`): critic_width, critic_layers (None: halvings down to 4 px),
-    critic_steps for one of the generator, critic_lr, penalty; first_band (fraction of Nyquist that the critic sees at first),
+    objective: ``likelihood``, or ``adversarial`` (:data:`GAMES`): critic ``polar`` or ``conv``, critic_width, critic_layers (of
+    ``conv``; None: halvings down to 4 px), critic_steps for one of the generator, critic_lr, critic_held smooth by a gradient
+    ``penalty`` of that weight, ``r1`` or ``spectral`` norms; archetypes (number of maps), tied (fraction of the passes during
+    which they are one); first_band (fraction of Nyquist that the critic sees at first),
     growth (fraction of the passes until it sees all); t_extent is then the largest shift drawn (None: 0), pose_prior a path: of
     poses from which rotations, and shifts without t_extent, are drawn (None: all alike); constraint ``positive``, ``radial`` or
     ``none``: of the density's voxels.
@@ -123,11 +128,15 @@ class RunConfig:
     pretrain: int = 10_000
     l_end: float = 32.0
     objective: str = "likelihood"
+    critic: str = "polar"
     critic_width: int = 16
     critic_layers: int | None = None
-    critic_steps: int = 4
+    critic_steps: int = 1
     critic_lr: float = 2e-3
+    critic_held: str = "penalty"
     penalty: float = 10.0
+    archetypes: int = 5
+    tied: float = 0.35
     first_band: float = 0.5
     growth: float = 0.5
     pose_prior: str | None = None
@@ -147,7 +156,7 @@ class RunConfig:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
         for name in ("width", "layers", "enc_width", "enc_layers", "batch", "checkpoint", "lr", "mask_radius",
                      "feature_sigma", "restarts", "base_healpy", "nkeptposes", "l_start", "l_end", "search_epochs", "ps_freq",
-                     "critic_width", "critic_steps", "critic_lr", "penalty"):
+                     "critic_width", "critic_steps", "critic_lr", "penalty", "archetypes"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}")
         if self.limit is not None and not self.limit >= MIN_LIMIT:
@@ -157,6 +166,8 @@ class RunConfig:
                 raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}; leave it out for the default")
         if self.beta is not None and not 0 <= self.beta < float("inf"):
             raise InputError(f"beta: expected 0 or more, found {self.beta}")
+        if not 0 <= self.tied < 1:
+            raise InputError(f"tied: expected a fraction in [0, 1), found {self.tied}")
         for name in ("points", "first_band", "growth"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name}: expected a fraction in (0, 1], found {getattr(self, name)}")
@@ -183,11 +194,13 @@ class RunConfig:
     def _check_game(self) -> None:
         """An adversarial objective draws what others infer, and needs maps in real space."""
         game = self.objective == "adversarial"
-        if game != (self.pose == "prior") or game != (self.volume in ("density", "conv")):
-            raise InputError("objective: expected 'adversarial' with pose 'prior' and volume 'density' or 'conv', and none of "
-                             f"these without the others, found {self.objective!r}, {self.pose!r} and {self.volume!r}")
-        if (self.volume == "conv") != (self.conformation == "prior") or (self.volume == "conv" and self.zdim != 1):
-            raise InputError("volume: expected 'conv' with conformation 'prior' and zdim 1, found "
+        if game != (self.pose == "prior") or game != (self.volume in GAMES):
+            raise InputError("objective: expected 'adversarial' with pose 'prior' and volume 'density', 'archetypes' or "
+                             f"'conv', and none of these without the others, found {self.objective!r}, {self.pose!r} and "
+                             f"{self.volume!r}")
+        several = self.volume in ("archetypes", "conv")
+        if several != (self.conformation == "prior") or (several and self.zdim != 1):
+            raise InputError("volume: expected 'archetypes' or 'conv' with conformation 'prior' and zdim 1, found "
                              f"{self.volume!r}, {self.conformation!r} and {self.zdim}")
         if game and self.tilt is not None:
             raise InputError(f"objective: expected no tilted images with 'adversarial', found {self.tilt}; leave them out")

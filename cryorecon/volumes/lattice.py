@@ -12,7 +12,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from cryorecon.geometry.fourier import centred_crop_or_pad, centred_fft, centred_ifft
+from cryorecon.geometry.fourier import centred_crop_or_pad, centred_ifft
 
 
 class Lattice:
@@ -104,17 +104,21 @@ class Lattice:
 
         ``corrected``: divide by the trilinear kernel's envelope first, so that interpolated slices are true to the map.
         """
-        coarse = density.shape[-1]
-        big, middle = self.pad * coarse, self.pad * coarse // 2
+        n, coarse = len(density), density.shape[-1]
         if corrected:
             density = density / self.envelope(coarse)
-        window = slice(middle - self.reach, middle + self.reach + 1)
-        scale = (self.box / coarse) ** 3 / self.box
-        out = []
-        for one in density:
-            centred = centred_fft(centred_crop_or_pad(one, big, 3), 3)
-            out.append(centred[middle : middle + self.reach + 1, window, window].reshape(-1) * scale)
-        return torch.stack(out)
+        # as matrix products along each axis: of the padded box's transform only the band is made, and of padding nothing
+        series = self._series(coarse)
+        rows = torch.view_as_complex((density @ torch.view_as_real(series.T.contiguous()).flatten(1)).unflatten(-1, (-1, 2)))
+        planes = (series @ rows).flatten(2)
+        return (series[self.reach :] @ planes).reshape(n, -1) * ((self.box / coarse) ** 3 / self.box)
+
+    def _series(self, coarse: int) -> Tensor:
+        """Fourier series of an axis of ``coarse`` voxels, origin in its middle, at the lattice's points: ``(side, coarse)``."""
+        k, x = (torch.arange(-reach, length - reach, device=self.device) for reach, length in
+                ((self.reach, self.side), (coarse // 2, coarse)))
+        angle = -2 * math.pi * ((k[:, None] * x) % (self.pad * coarse)) / (self.pad * coarse)
+        return torch.polar(torch.ones_like(angle), angle)
 
     def to_density(self, values: Tensor, coarse: int | None = None, corrected: bool = True) -> Tensor:
         """Maps ``(Q, D', D', D')`` of lattice values ``(Q, V)`` complex; inverse of :meth:`from_density`.

@@ -14,7 +14,7 @@ from cryorecon.cli.main import command, main
 from cryorecon.simulation.experiment import Experiment, ctf_table
 from cryorecon.simulation.motion import flexible
 from cryorecon.simulation.write import write_simulation
-from cryorecon.training.config import CONV, GAN, RunConfig
+from cryorecon.training.config import GAMES, RunConfig
 from cryorecon.training.run_directory import RunDirectory
 
 DATA = ["p.mrcs", "-o", "out"]
@@ -26,7 +26,7 @@ def told(name, typed, searched=False):
     command(name).add_args(parser)
     named = options.given(parser.parse_args([*DATA, *typed.split()]))
     preset = {"conformation": "encoder"} if named.get("road") == "plain" else {}
-    game = CONV if named.get("volume") == "conv" else GAN
+    game = GAMES[named.get("volume", "density")]
     preset = {"train_gan": game, "train_vae": {"zdim": 4} | preset}.get(name, {"conformation": "fixed"})
     return "\n".join(idle(options.configuration(preset | named), named, searched))
 
@@ -73,7 +73,7 @@ def test_an_option_of_the_search_that_changes_nothing(typed, names, remedy):
 
 @pytest.mark.parametrize(("typed", "names", "remedy"), [
     ("--poses p.pkl", "--poses", "--pose-prior"), ("--dec-dim 8", "--dec-dim", "--volume conv"),
-    ("--volume conv --constraint radial", "--constraint", "leave out --volume conv"),
+    ("--volume conv --constraint radial", "--constraint", "leave out --volume"),
     ("--t-extent 2 --lr 1 -b 3 --constraint radial --pose-prior p.pkl", "", ""),
 ])  # fmt: skip
 def test_an_option_of_a_game_that_changes_nothing(typed, names, remedy):

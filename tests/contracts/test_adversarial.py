@@ -10,7 +10,7 @@ from cryorecon.inference.conformation.fixed import Fixed
 from cryorecon.inference.pose.prior import Prior
 from cryorecon.model import Model
 from cryorecon.objectives.adversarial import Adversarial, Game, gradient_norms
-from cryorecon.objectives.critic import Critic
+from cryorecon.objectives.critic import ConvCritic
 from cryorecon.objectives.simulator import Simulator
 from cryorecon.training.fit import fit
 from cryorecon.volumes.real_space import DensityGrid
@@ -21,7 +21,7 @@ def game(small):
     """Model, objective and a batch of the small problem."""
     torch.manual_seed(0)
     model = Model(small.grid, DensityGrid(small.grid), Prior(), Fixed())
-    objective = Adversarial(Simulator(small.grid), Critic(16, 4, 2), Game(critic_steps=3), 8.0, model.volume.constrain)
+    objective = Adversarial(Simulator(small.grid), ConvCritic(16, 4, 2), Game(critic_steps=3), 8.0, model.volume.constrain)
     return model, objective, small.loader().read(torch.arange(6))
 
 
@@ -33,7 +33,7 @@ def test_the_gradient_norm_is_that_of_a_whole_image():
 
 
 def test_images_do_not_share_a_gradient():
-    critic = Critic(8, 4, 1)
+    critic = ConvCritic(8, 4, 1)
     images = torch.randn(4, 8, 8)
     torch.testing.assert_close(gradient_norms(critic, images)[2:3], gradient_norms(critic, images[2:3]))
 
@@ -184,5 +184,5 @@ def test_voxels_are_kept_where_they_may_be(small, constraint):
 
 def test_a_critic_can_not_halve_an_image_for_ever():
     with pytest.raises(InputError, match="critic_layers"):
-        Critic(16, 4, 5)
-    assert Critic(16, 4, 4)(torch.randn(3, 16, 16)).shape == (3,)
+        ConvCritic(16, 4, 5)
+    assert ConvCritic(16, 4, 4)(torch.randn(3, 16, 16)).shape == (3,)

@@ -9,6 +9,7 @@ from cryorecon.geometry import rotations
 from cryorecon.geometry.grid import Grid
 from cryorecon.imaging.masks import soft_sphere
 from cryorecon.volumes import VOLUMES
+from cryorecon.volumes.archetypes import Archetypes
 from cryorecon.volumes.conv_generator import ConvGenerator
 from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.real_space import DensityGrid
@@ -16,8 +17,8 @@ from cryorecon.volumes.voxel_grid import VoxelGrid
 
 GRID = Grid(16, 3.0)
 Z_DIM = {"voxels": 0, "voxels of two components": 2, "voxels of a band": 1, "mlp": 0, "mlp with z": 3,
-         "mlp, geometric": 2, "mlp on voxels": 2, "density": 0, "conv": 1}  # fmt: skip
-LATTICE = {name for name in Z_DIM if "voxels" in name or name in ("density", "conv")}  # their slices are interpolated
+         "mlp, geometric": 2, "mlp on voxels": 2, "density": 0, "archetypes": 1, "conv": 1}  # fmt: skip
+LATTICE = {name for name in Z_DIM if "voxels" in name or name in ("density", "archetypes", "conv")}  # their slices are interpolated
 
 
 def make(name: str, smooth_maps):
@@ -31,6 +32,11 @@ def make(name: str, smooth_maps):
         density = DensityGrid(GRID)
         density.voxels.data.copy_(smooth_maps(16, 1)[0])
         return density
+    if name == "archetypes":
+        mixed = Archetypes(GRID, n=3)
+        mixed.voxels.data.copy_(smooth_maps(16, 3).clamp(min=0))
+        mixed.tied.fill_(False)
+        return mixed
     if name == "conv":  # masked, as any run masks it: a cube that is full to its edges has corners that slices don't see
         return ConvGenerator(GRID, soft_sphere(16, 4, 3), width=4)
     base = VoxelGrid.from_density(smooth_maps(16, 1 + z_dim), GRID) if "voxels" in name else None
