@@ -26,7 +26,7 @@ def told(name, typed, searched=False):
     command(name).add_args(parser)
     named = options.given(parser.parse_args([*DATA, *typed.split()]))
     preset = {"conformation": "encoder"} if named.get("road") == "plain" else {}
-    game = GAMES[named.get("volume", "density")]
+    game = GAMES.get(named.get("volume", "density"), {})
     preset = {"train_gan": game, "train_vae": {"zdim": 4} | preset}.get(name, {"conformation": "fixed"})
     return "\n".join(idle(options.configuration(preset | named), named, searched))
 

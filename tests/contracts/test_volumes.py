@@ -18,7 +18,7 @@ from cryorecon.volumes.voxel_grid import VoxelGrid
 GRID = Grid(16, 3.0)
 Z_DIM = {"voxels": 0, "voxels of two components": 2, "voxels of a band": 1, "mlp": 0, "mlp with z": 3,
          "mlp, geometric": 2, "mlp on voxels": 2, "density": 0, "archetypes": 1, "conv": 1}  # fmt: skip
-LATTICE = {name for name in Z_DIM if "voxels" in name or name in ("density", "archetypes", "conv")}  # their slices are interpolated
+LATTICE = {name for name in Z_DIM if "voxels" in name} | {"density", "archetypes", "conv"}  # their slices are interpolated
 
 
 def make(name: str, smooth_maps):
