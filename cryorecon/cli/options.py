@@ -35,6 +35,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "beta": ("--beta",), "enc_width": ("--enc-dim",), "enc_layers": ("--enc-layers",), "atoms": ("--atoms",),
     "critic_width": ("--critic-dim",), "critic_layers": ("--critic-layers",), "critic_steps": ("--critic-steps",),
     "critic_lr": ("--critic-lr",), "penalty": ("--penalty",), "first_band": ("--first-band",), "growth": ("--growth",),
+    "background": ("--background",),
 }  # fmt: skip
 
 
@@ -150,6 +151,8 @@ def add_game(parser: Parser) -> None:
          "experiment)", choices=("density", "conv"), shown=GAN["volume"])
     _add(group, "width", "channels of that network at full size", type=int, metavar="N", shown=CONV["width"])
     _add(group, "t_extent", "largest shift in pixels, shifts being uniform (default: 0)", type=float, metavar="PX")
+    _add(group, "background", "patches of empty ice as noise, from preprocess --background (default: Gaussian noise of the "
+         "spectrum in the images' corners)", metavar="FILE")
     _add(group, "lr", f"step size of the map, in voxels of the particle's own density (default: {GAN['lr']}; network: "
          f"{CONV['lr']})", type=float, metavar="R", shown=None)
     _add(group, "first_band", "fraction of Nyquist that the critic sees at first", type=float, metavar="R")

@@ -108,7 +108,8 @@ def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | Non
     conformation = CONFORMATIONS["prior"](config.zdim) if config.zdim else CONFORMATIONS["fixed"]()
     model = Model(grid, build.make_volume(config, grid, 0.0), POSES["prior"](extent), conformation).to(grid.device)
     layers = config.critic_layers or max(1, int(math.log2(grid.box / SMALLEST)))
-    simulator = Simulator(grid, config.window)
+    source, told = build.noise_source(config, problem, noise)
+    simulator = Simulator(grid, config.window, source)
     state = State(model, simulator, Critic(grid.box, config.critic_width, layers).to(grid.device), loader, noise)
     if saved is not None:
         state.epoch = saved["epoch"]
@@ -119,7 +120,7 @@ def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | Non
     unit = natural_unit(model, sample, soft_sphere(grid.box, 0.25 * grid.box, 1.0, device=grid.device))
     model.volume.get_buffer("mask").copy_(problem.mask)
     model.volume.get_buffer("unit").fill_(unit)
-    report("noise", {"sigma": float(noise.mean()) ** 0.5, "density_unit": unit})
+    report("noise", {"sigma": float(noise.mean()) ** 0.5, "density_unit": unit, **told})
     return state
 
 

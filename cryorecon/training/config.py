@@ -9,7 +9,7 @@ import yaml
 
 from cryorecon.errors import InputError
 
-PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask", "pose_init", "tilt", "ctf_tilt")
+PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask", "pose_init", "tilt", "ctf_tilt", "background")
 
 
 def absolute_paths(table: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +56,8 @@ class RunConfig:
     that grows from l_start to l_end Fourier pixels.
     objective: ``likelihood``, or ``adversarial`` (:data:`GAN`): critic_width, critic_layers (None: halvings down to 4 px),
     critic_steps for one of the generator, critic_lr, penalty; first_band (fraction of Nyquist that the critic sees at first),
-    growth (fraction of the passes until it sees all); t_extent is then the largest shift drawn (None: 0).
+    growth (fraction of the passes until it sees all); background (path: patches of empty ice as the simulator's noise; None:
+    Gaussian); t_extent is then the largest shift drawn (None: 0).
     Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
     pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
     """
@@ -125,6 +126,7 @@ class RunConfig:
     penalty: float = 10.0
     first_band: float = 0.5
     growth: float = 0.5
+    background: str | None = None
 
     def __post_init__(self) -> None:
         self._check_values()
@@ -182,6 +184,9 @@ class RunConfig:
         if (self.volume == "conv") != (self.conformation == "prior") or (self.volume == "conv" and self.zdim != 1):
             raise InputError("volume: expected 'conv' with conformation 'prior' and zdim 1, found "
                              f"{self.volume!r}, {self.conformation!r} and {self.zdim}")
+        if self.background is not None and not game:
+            raise InputError("background: expected objective 'adversarial' with it, whose simulator makes noise, found "
+                             f"{self.objective!r}; leave it out")
         if game and (self.symmetry.upper() != "C1" or self.tilt is not None):
             raise InputError("objective: expected no symmetry and no tilted images with 'adversarial', found "
                              f"{self.symmetry} and {self.tilt}; leave them out")
