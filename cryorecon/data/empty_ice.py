@@ -27,7 +27,7 @@ from cryorecon.geometry.fourier import resample
 
 BLUR = 20.0  # px of the micrograph: what is finer is noise, what is coarser are particles, dirt and carbon
 STEPS = 8  # places tried along a window's side
-DEAD = 0.25  # of the windows' median variance: below is no ice, but a frame or what was painted over
+DEAD = 0.1  # of the median variance of a step's pixels: below is no ice, but a frame or what was painted over
 GAPS = (1.0, 0.5, 0.25)  # window sides between neighbours, smaller where there is no more room
 COMPARED, COMPARED_BOX = 32, 32  # particles that say a micrograph's contrast; px that they are compared at
 ALIKE = 0.2  # least correlation between a particle's image and its place in the micrograph
@@ -123,10 +123,12 @@ def empty_windows(picture: np.ndarray, particles: np.ndarray, side: int, n: int)
     """Where at most n windows of ``side`` px begin, ``(m, 2)`` (y, x): of least variance after a blur, wholly inside, and
     outside the circles inscribed in the particles' boxes, which begin at ``(p, 2)`` (y, x)."""
     step = max(1, side // STEPS)
-    varies = _variance(gaussian_filter(picture, BLUR), step, side)
-    alive = _variance(picture, step, side)
+    across = side // step
+    varies = _variance(_windows(_moments(gaussian_filter(picture, BLUR), step), across).mean((3, 4)))
+    bare = _variance(_moments(picture, step))
+    dullest = _windows(bare, across).min((2, 3))
     start = step * np.stack(np.meshgrid(*map(np.arange, varies.shape), indexing="ij"), -1).reshape(-1, 2)
-    free = (alive > DEAD * np.median(alive)).ravel() & (start + side <= picture.shape).all(1)
+    free = (dullest > DEAD * np.median(bare)).ravel() & (start + side <= picture.shape).all(1)
     for begin in particles:
         beside = np.maximum(np.abs(start - begin) - side / 2, 0)  # from the circle's centre to the window
         free &= np.hypot(*beside.T) >= side / 2
@@ -154,13 +156,20 @@ def _beyond(starts: np.ndarray, other: np.ndarray, gap: float) -> np.ndarray:
     return np.abs(starts - other).max(1) >= gap
 
 
-def _variance(picture: np.ndarray, step: int, side: int) -> np.ndarray:
-    """Variance within windows that begin ``step`` px apart, by blocks of so many pixels."""
+def _moments(picture: np.ndarray, step: int) -> np.ndarray:
+    """Mean and mean square ``(2, height // step, width // step)`` of blocks of ``step`` px."""
     height, width = (length // step for length in picture.shape)
     blocks = (picture - picture.mean())[: height * step, : width * step].reshape(height, step, width, step)
-    first, second = (sliding_window_view(moment, (side // step,) * 2).mean((2, 3)) for moment in
-                     (blocks.mean((1, 3), dtype=np.float64), np.square(blocks).mean((1, 3), dtype=np.float64)))
-    return second - first**2
+    return np.stack([power.mean((1, 3), dtype=np.float64) for power in (blocks, np.square(blocks))])
+
+
+def _windows(blocks: np.ndarray, across: int) -> np.ndarray:
+    """Squares of so many blocks, ``(..., height, width, across, across)``."""
+    return sliding_window_view(blocks, (across, across), axis=(-2, -1))
+
+
+def _variance(moments: np.ndarray) -> np.ndarray:
+    return moments[1] - moments[0] ** 2
 
 
 def _contrast(picture: np.ndarray, starts: np.ndarray, side: int, source: FileSource, path: Path) -> int:
