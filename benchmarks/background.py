@@ -10,10 +10,14 @@ was not trained on, each patch once. Knowing patches by heart is thus of no use 
 The error is the larger of two: between the groups of images, and between the seeds.
 
     python benchmarks/background.py --work scratch/background
-    python benchmarks/background.py --work scratch/background --no-classes --map   # train_gan and what the poses would give
+    python benchmarks/background.py --work scratch/background --maps -o maps.json
+
+``--maps`` instead: train_gan on the 101 particles, with the patches and with Gaussian noise, laid on the independent map;
+beside it what the same images give with the star's poses, and what laying a mere ball on the map gives. FSC at 40 Å.
 """
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -24,33 +28,40 @@ import common
 import numpy as np
 import torch
 from common import Table, write_results
+from scipy.ndimage import gaussian_filter
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from cryorecon.data.background import load_background
+import cryorecon
+from cryorecon.data.background import load_background, write_background
 from cryorecon.data.corners import corner_patches
 from cryorecon.data.load import load_particles
 from cryorecon.data.loader import Batch, Loader, estimate_noise
-from cryorecon.data.mrc import read_volume
-from cryorecon.data.preprocess import Preparation, prepare_images
+from cryorecon.data.mrc import read_volume, write_volume
+from cryorecon.data.preprocess import Preparation, prepare, prepare_images
 from cryorecon.data.stack import ArraySource, ParticleStack
 from cryorecon.geometry.grid import Grid
 from cryorecon.imaging.masks import soft_sphere
 from cryorecon.inference.conformation import CONFORMATIONS
 from cryorecon.inference.pose import POSES
+from cryorecon.metrics.alignment import align, apply
+from cryorecon.metrics.fsc import fsc_curve
 from cryorecon.metrics.resample import resample
 from cryorecon.model import Model
 from cryorecon.objectives.critic import Critic
 from cryorecon.objectives.noise_source import NoiseSource, Patches, gaussian
 from cryorecon.objectives.simulator import Simulator
+from cryorecon.training.config import GAN
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 DATA = "real_particles/betagal_empiar10061/betagal_"
 MAP = "maps/betaGal_relion_tutorial_100.mrc.gz"
 CHANCE = 0.08  # peak of the normalised cross-correlation; of images of different micrographs it is at most 0.07
 SHARED = 0.15  # about the share of the pixels that two images have in common
+AT_ONCE, VIEWS = 24, 32  # images of a kind in a step; of an image in a test
 ASKED = 40.0  # Å of the FSC
+MAPS_HEAD = ("map", f"FSC at {ASKED:g} Å", "s")
 HEAD = ("real images", "against", "accuracy", "± 1 s.e.", "tested", "within 2 s.e. of 0.5")
 
 
@@ -220,7 +231,7 @@ def trained(data: Data, real: Batch, fake: Callable[[], Batch], extent: float, a
     optimiser = torch.optim.AdamW(critic.parameters(), args.lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.lr, total_steps=args.steps)
     for _ in range(args.steps):
-        one, other = varied(data, real, extent), varied(data, fake(), extent)
+        one, other = (varied(data, batch.at(torch.randperm(len(batch))[:AT_ONCE]), extent) for batch in (real, fake()))
         target = torch.cat([torch.full((len(one),), 1.0), torch.full((len(other),), 0.0)])
         optimiser.zero_grad()
         weight = torch.cat([torch.full((len(x),), 0.5 / len(x)) for x in (one, other)])
@@ -230,16 +241,14 @@ def trained(data: Data, real: Batch, fake: Callable[[], Batch], extent: float, a
     return critic
 
 
-def scores(critic: Critic, images: Tensor) -> Tensor:
-    """Mean logit ``(n,)`` over the 8 flips and transposes."""
-    views = [view for x in (images, images.mT) for y in (x, x.flip(1)) for view in (y, y.flip(2))]
+def scores(data: Data, critic: Critic, batch: Batch, extent: float) -> Tensor:
+    """Mean logit ``(n,)`` over VIEWS of each image, moved and turned as in training."""
     with torch.no_grad():
-        return torch.stack([critic(view) for view in views]).mean(0)
+        return torch.stack([critic(varied(data, batch, extent)) for _ in range(VIEWS)]).mean(0)
 
 
 def judge(data: Data, stack: ParticleStack, make: Maker, args: argparse.Namespace) -> tuple[float, float, int]:
     """Mean accuracy over seeds and folds, its standard error, and how many images were judged in all."""
-    view = Simulator(data.grid).images
     extent = (0.5 * data.grid.box if stack is data.patches else 1.0) * data.grid.apix  # ice is alike everywhere
     group = data.apart if stack is data.patches and make is not of_corners else data.far
     right: list[tuple[int, int, float]] = []  # seed, group, whether an image was judged rightly
@@ -252,7 +261,7 @@ def judge(data: Data, stack: ParticleStack, make: Maker, args: argparse.Namespac
             critic = trained(data, loaded(data, stack, rows[0, False]), make(data, rows[0, False], rows[1, False], False),
                              extent, args)
             real, fake = loaded(data, stack, rows[0, True]), make(data, rows[1, True], rows[1, True], True)()
-            for h, found in ((0, scores(critic, view(real)) > 0), (1, scores(critic, view(fake)) < 0)):
+            for h, found in ((0, scores(data, critic, real, extent) > 0), (1, scores(data, critic, fake, extent) < 0)):
                 right += [(seed, int(group[row]), float(value)) for row, value in zip(rows[h, True], found, strict=True)]
     table = np.array(right)
     errors = []
@@ -289,14 +298,62 @@ def classes(args: argparse.Namespace) -> list[Table]:
     return rows
 
 
+def maps(args: argparse.Namespace) -> list[Table]:
+    """A row for each way to a map."""
+    raw = load_particles(f"{args.shared / DATA}101_b96.star").uninverted()
+    ice = load_background(f"{args.shared / DATA}background_101_b96_f16.mrcs", raw)
+    folder, how = args.work / "prepared", Preparation(args.box)
+    prepare(raw, folder, how)
+    assert raw.micrograph is not None
+    patches = zip(raw.micrograph, ice.images()[:, None], strict=True)
+    write_background(raw, patches, folder / "background.star", how)
+    stack = load_particles(folder)
+    values, voxel = read_volume(args.shared / MAP)
+    truth, apix = resample(torch.from_numpy(values), voxel, args.box, stack.apix), stack.apix
+    mask = soft_sphere(args.box, 0.42 * args.box, 2)
+    rows = []
+
+    def row(way: str, density: Tensor, laid: bool, began: float) -> None:
+        placed = apply(align(density, truth, apix), density, apix).float() if laid else density
+        curve = fsc_curve(placed, truth, mask)
+        rows.append({"way": way, "fsc": float(np.interp(args.box * apix / ASKED, np.arange(len(curve.value)), curve.value)),
+                     "seconds": time.monotonic() - began})
+        write_volume(args.work / f"{len(rows)}.mrc", placed.numpy(), apix)
+        print(rows[-1], file=sys.stderr)
+
+    for group in ("C1", "D2"):
+        row(f"the star's poses, {group}", cryorecon.backproject(stack, symmetry=group).density, False, time.monotonic())
+    row("a ball, laid on the map", soft_sphere(args.box, 0.2 * args.box, 2), True, time.monotonic())
+    generator = torch.Generator().manual_seed(0)
+    blob = smooth_noise(args.box, generator) * soft_sphere(args.box, 0.25 * args.box, 4)
+    row("smooth noise in a ball, laid on the map", blob, True, time.monotonic())
+    for name, background in (("real ice", str(folder / "background.star")), ("Gaussian noise", None)):
+        for seed in range(args.seeds):
+            began, out = time.monotonic(), args.work / f"gan-{'ice' if background else 'gauss'}-{seed}"
+            shutil.rmtree(out, ignore_errors=True)
+            options = GAN | {"epochs": args.epochs, "batch": 26, "checkpoint": args.epochs, "background": background,
+                             "seed": seed, "critic_width": args.critic_dim, "t_extent": 3.0, "device": "cpu"}
+            run = cryorecon.train(folder, out, 0, **options)
+            row(f"train_gan, {name}, seed {seed}", run.density(torch.zeros(1, 0))[0], True, began)
+    return rows
+
+
+def smooth_noise(box: int, generator: torch.Generator) -> Tensor:
+    """A random density ``(D, D, D)``, smooth to about a tenth of the box."""
+    white = torch.randn(box, box, box, generator=generator)
+    return torch.from_numpy(gaussian_filter(white.numpy(), box / 20)).clamp(min=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--box", type=int, default=48, metavar="PX", help="to which images are cropped (default: 48)")
-    parser.add_argument("--seeds", type=int, default=4, metavar="N", help="(default: 4)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="(default: 3)")
     parser.add_argument("--folds", type=int, default=4, metavar="N", help="(default: 4)")
-    parser.add_argument("--steps", type=int, default=100, metavar="N", help="of a critic (default: 100)")
+    parser.add_argument("--steps", type=int, default=240, metavar="N", help="of a critic (default: 240)")
     parser.add_argument("--lr", type=float, default=0.01, metavar="R", help="(default: 0.01)")
     parser.add_argument("--critic-dim", type=int, default=4, metavar="N", help="(default: 4)")
+    parser.add_argument("--maps", action="store_true", help="compare maps instead of images")
+    parser.add_argument("--epochs", type=int, default=400, metavar="N", help="of train_gan (default: 400)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="(default: 1)")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where runs are kept")
     parser.add_argument("--shared", type=Path, default=common.SHARED, metavar="DIR", help="the shared data")
@@ -305,10 +362,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     results: Table = {"benchmark": "background", "code": common.code_version(), "written": common.now(),
-                      "arguments": sys.argv[1:], "machine": common.machine(args.threads), "rows": classes(args)}
+                      "arguments": sys.argv[1:], "machine": common.machine(args.threads)}
+    results["rows"] = (maps if args.maps else classes)(args)
     write_results(args.out or args.work / "background.json", results)
-    keys = ("real", "against", "accuracy", "error", "tested", "chance")
-    print(common.markdown([[row[key] for key in keys] for row in results["rows"]], HEAD))
+    keys, head = (("way", "fsc", "seconds"), MAPS_HEAD) if args.maps else (
+        ("real", "against", "accuracy", "error", "tested", "chance"), HEAD)
+    print(common.markdown([[row[key] for key in keys] for row in results["rows"]], head))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from cryorecon.data.corners import corner_patches, corner_side, quilt
 from cryorecon.data.empty_ice import empty_windows
 from cryorecon.data.load import load_particles
 from cryorecon.data.mrc import read_header, write_stack, write_volume
-from cryorecon.data.preprocess import Preparation
+from cryorecon.data.preprocess import Preparation, prepare_images
 from cryorecon.data.stack import ParticleStack
-from cryorecon.data.star_write import write_blocks
+from cryorecon.data.star_write import write_blocks, write_star
 from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid
 from cryorecon.imaging import noise
@@ -67,8 +67,6 @@ def test_micrographs_give_a_patch_for_each_particle_prepared_like_it(micrographs
     assert patches.micrograph.tolist() == particles.micrograph.tolist() == 4 * ["job/a.mrc"] + 2 * ["job/b.mrc"]
     assert (patches.box, patches.apix, patches.white, patches.sign, patches.optics) == (16, 4.0, True, 1, None)
     raw = np.concatenate([[-picture[y : y + SIDE, x : x + SIDE] for y, x in found] for picture, _, found in seen])  # now white
-    from cryorecon.data.preprocess import prepare_images
-
     expected = prepare_images(torch.from_numpy(raw), 16, Preparation(16, radius=0.8))
     torch.testing.assert_close(patches.images(), expected, atol=1e-5, rtol=1e-4)
     for picture, starts, found in seen:
@@ -113,7 +111,8 @@ def test_windows_come_closer_where_there_is_no_room_and_no_closer_than_that():
      "found 200 x 150 px and one at x 250, y 150"),
     (lambda d: write_volume(d / "micrographs" / "b.mrc", np.random.default_rng(0).normal(size=(1, 300, 400)), APIX),
      "not like their places"),
-    (lambda d: write_volume(d / "micrographs" / "b.mrc", np.random.default_rng(0).normal(size=(3, 300, 400)), APIX), "3 frames"),
+    (lambda d: write_volume(d / "micrographs" / "b.mrc", np.random.default_rng(0).normal(size=(3, 300, 400)), APIX),
+     "3 frames"),
     (lambda d: write_volume(d / "micrographs" / "b.mrc", np.random.default_rng(0).normal(size=(1, 300, 400)), 1.5), "1.5"),
 ])  # fmt: skip
 def test_micrographs_that_do_not_fit_are_one_error_and_leave_nothing(spoil, says, micrographs, capsys):
@@ -147,8 +146,8 @@ def test_a_quilt_keeps_variance_and_what_is_finer_than_its_squares():
     made = quilt(squares, 400, 32, torch.Generator().manual_seed(1))
     assert made.shape == (400, 32, 32)
     assert float(made.var(0).std() / made.var(0).mean()) < 0.1  # as even as 400 patches show
-    ratio = grid.shell_mean(grid.spectra(made).abs().square().mean(0)) / grid.shell_mean(grid.spectra(images).abs().square().mean(0))
-    assert float((ratio[4:] - 1).abs().max()) < 0.08
+    found, power = (grid.shell_mean(grid.spectra(x).abs().square().mean(0)) for x in (made, images))
+    assert float((found[4:] / power[4:] - 1).abs().max()) < 0.08
 
 
 def test_a_quilts_covariance_is_the_squares_times_the_windows_overlap():
@@ -165,13 +164,14 @@ def test_corners_lie_outside_the_circle_and_are_of_their_micrograph():
     for box, radius in ((32, 0.5), (33, 0.7), (64, 0.92)):
         side = corner_side(box, radius)
         outside = radius_map(box, 2) > radius * box / 2 - 1e-3
-        assert all(bool(outside[y, x].all()) for y in (slice(side), slice(-side, None)) for x in (slice(side), slice(-side, None)))
+        ends = slice(side), slice(-side, None)
+        assert all(bool(outside[y, x].all()) for y in ends for x in ends)
         assert not bool(outside[: side + 3, : side + 3].all())
     images = coloured(60, 32)[0]
     images[:40] *= 3
     stack = replace(ParticleStack.from_images(images.numpy(), APIX),
                     micrograph=np.array(["loud"] * 40 + ["soft"] * 20, dtype=object))
-    found = {name: patches for name, patches in corner_patches(stack, 0.5)}
+    found = dict(corner_patches(stack, 0.5))
     assert {name: len(patches) for name, patches in found.items()} == {"loud": 40, "soft": 20}
     assert float(found["loud"].std() / found["soft"].std()) == pytest.approx(3, rel=0.1)
     again = dict(corner_patches(stack, 0.5))
@@ -197,9 +197,7 @@ def test_corners_that_are_too_small_or_premultiplied_are_refused():
 
 def test_patches_are_read_in_the_contrast_of_the_particles(tmp_path, make_data):
     data = make_data(5)
-    for name, marked in (("white", True), ("raw", False)):
-        if marked:
-            write_background(data.stack, [("", data.stack.images())], tmp_path / "white.star", Preparation(normalise="none"))
+    write_background(data.stack, [("", data.stack.images())], tmp_path / "white.star", Preparation(normalise="none"))
     white = tmp_path / "white.star"
     assert load_particles(white).micrograph is None
     for stack in (data.stack, data.stack.uninverted()):  # not marked: what white patches are is known
@@ -231,7 +229,5 @@ def test_micrographs_survive_selection_and_writing(micrographs):
     stack = load_particles(micrographs / "particles.star", ind=np.array([1, 4]))
     assert stack.micrograph.tolist() == ["job/a.mrc", "job/b.mrc"]
     assert stack[[1]].micrograph.tolist() == ["job/b.mrc"]
-    from cryorecon.data.star_write import write_star
-
     write_star(micrographs / "again.star", stack)
     assert load_particles(micrographs / "again.star").micrograph.tolist() == stack.micrograph.tolist()
