@@ -344,6 +344,15 @@ def smooth_noise(box: int, generator: torch.Generator) -> Tensor:
     return torch.from_numpy(gaussian_filter(white.numpy(), box / 20)).clamp(min=0)
 
 
+def tables(results: Table) -> str:
+    """The results in Markdown."""
+    rows = results["rows"]
+    if "way" in rows[0]:
+        return common.markdown([[row[key] for key in ("way", "fsc", "seconds")] for row in rows], MAPS_HEAD)
+    return common.markdown([[row[key] for key in ("real", "against", "accuracy", "error", "tested", "chance")] for row in rows],
+                           HEAD)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--box", type=int, default=48, metavar="PX", help="to which images are cropped (default: 48)")
@@ -365,9 +374,7 @@ def main() -> None:
                       "arguments": sys.argv[1:], "machine": common.machine(args.threads)}
     results["rows"] = (maps if args.maps else classes)(args)
     write_results(args.out or args.work / "background.json", results)
-    keys, head = (("way", "fsc", "seconds"), MAPS_HEAD) if args.maps else (
-        ("real", "against", "accuracy", "error", "tested", "chance"), HEAD)
-    print(common.markdown([[row[key] for key in keys] for row in results["rows"]], head))
+    print(tables(results))
 
 
 if __name__ == "__main__":
