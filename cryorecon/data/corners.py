@@ -45,7 +45,7 @@ def corner_patches(stack: ParticleStack, radius: float, seed: int = 0) -> Iterat
         raise InputError("--background corners: expected images as they were taken, found CTF-premultiplied ones, whose noise "
                          "is premultiplied too; give the micrographs' folder")
     generator = torch.Generator().manual_seed(seed)
-    of_image = np.full(len(stack), "") if stack.micrograph is None else stack.micrograph.astype(str)
+    of_image = np.full(len(stack), "") if stack.micrograph is None else stack.micrograph
     for name in np.unique(of_image):
         rows = np.flatnonzero(of_image == name)
         chosen = rows[torch.randperm(len(rows), generator=generator)[:POOL].sort().values.numpy()]

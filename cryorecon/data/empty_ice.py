@@ -82,7 +82,7 @@ def micrograph_patches(stack: ParticleStack, picks: Picks, files: dict[str, Path
     """
     if stack.micrograph is None:
         raise InputError(f"{picks.path}: expected particles of named micrographs, found a tilt series; leave --background out")
-    for name in np.unique(stack.micrograph.astype(str)):
+    for name in np.unique(stack.micrograph):
         picture, apix = read_micrograph(files[name])
         if apix and picks.apix and abs(apix / picks.apix - 1) > APIX_TOLERANCE:
             raise InputError(f"{files[name]}: expected a micrograph of {picks.apix:g} Å/px as in the star, found {apix:g}")

@@ -66,9 +66,9 @@ def _by_micrograph(images: np.ndarray | None, patches: np.ndarray | None, n: int
     how many they are ``(n,)``, which are all where none is its own; and how many images that befell."""
     if images is None or patches is None:
         return torch.arange(m), torch.zeros(n, dtype=torch.int64), torch.full((n,), m), 0
-    names, code, count = np.unique(patches.astype(str), return_inverse=True, return_counts=True)
-    place = np.searchsorted(names, images.astype(str)).clip(max=len(names) - 1)
-    own = names[place] == images.astype(str)
+    names, code, count = np.unique(patches, return_inverse=True, return_counts=True)
+    place = np.searchsorted(names, images).clip(max=len(names) - 1)
+    own = names[place] == images
     first = np.where(own, (np.cumsum(count) - count)[place], 0)
     order = np.argsort(code, kind="stable")
     return (torch.from_numpy(order), torch.from_numpy(first), torch.from_numpy(np.where(own, count[place], m)),
