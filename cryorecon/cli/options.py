@@ -37,7 +37,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "critic": ("--critic",), "critic_held": ("--critic-held",), "archetypes": ("--archetypes",), "tied": ("--tied",),
     "critic_width": ("--critic-dim",), "critic_layers": ("--critic-layers",), "critic_steps": ("--critic-steps",),
     "critic_lr": ("--critic-lr",), "penalty": ("--penalty",), "first_band": ("--first-band",), "growth": ("--growth",),
-    "pose_prior": ("--pose-prior",), "constraint": ("--constraint",),
+    "pose_prior": ("--pose-prior",), "constraint": ("--constraint",), "background": ("--background",),
 }  # fmt: skip
 
 
@@ -161,6 +161,8 @@ def add_game(parser: Parser) -> None:
          "in-plane angles stay uniform (default: all views alike)", metavar="FILE")
     _add(group, "t_extent", "largest shift in pixels, shifts being uniform (default: those of --pose-prior, else 0)",
          type=float, metavar="PX")
+    _add(group, "background", "patches of empty ice as noise, from preprocess --background (default: Gaussian noise of the "
+         "spectrum in the images' corners)", metavar="FILE")
     _add(group, "lr", f"step size of the map, in voxels of the particle's own density (default: {GAN['lr']}; network: "
          f"{CONV['lr']})", type=float, metavar="R", shown=None)
     _add(group, "first_band", "fraction of Nyquist that the critic sees at first", type=float, metavar="R")

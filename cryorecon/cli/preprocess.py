@@ -5,10 +5,18 @@ and tilts go into the star, so that training from it needs nothing else. Memory 
 command goes on where it was.
 
     cryorecon preprocess run_data.star --datadir /data -D 128 -o prepared
+    cryorecon preprocess run_data.star -D 128 -o prepared --background MotionCorr/job002
     cryorecon train_vae prepared --zdim 8 -o run
 """
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryorecon.data.preprocess import Preparation
+    from cryorecon.data.stack import ParticleStack
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +47,9 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--window", action="store_true",
                         help="multiply by the soft circular window (training does so anyway, and measures the noise in "
                              "the corners first)")
+    images.add_argument("--background", metavar="corners|DIR",
+                        help="also write patches of empty ice, for train_gan --background: cut from the micrographs in a "
+                             "folder, or laid together of the images' corners")
     images.add_argument("--float16", action="store_true", help="store half-precision images (MRC mode 12)")
 
 
@@ -57,8 +68,25 @@ def main(args: argparse.Namespace) -> None:
     stack = with_contrast(stack, args.contrast, uninvert=args.uninvert_data)
     warn_of_contrast(stack)
     how = Preparation(args.box, args.normalise, args.radius, args.window, args.float16)
+    if args.background is not None:
+        star, patches = _background(args, stack, how)  # first: what is wrong with micrographs shows before hours of images
+        print(f"{star}: {patches} patches of empty ice")
     try:
         star = prepare(stack, args.out, how, progress=True)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("the same command goes on where this one stopped") from error
     print(f"{star}: {len(stack)} images of {args.box or stack.box} px")
+
+
+def _background(args: argparse.Namespace, stack: "ParticleStack", how: "Preparation") -> "tuple[Path, int]":
+    """Write the patches; their star, and how many they are."""
+    from cryorecon.data.background import background_name, write_background
+    from cryorecon.data.corners import corner_patches
+    from cryorecon.data.empty_ice import locate, micrograph_patches, read_picks
+
+    star = background_name(args.out)
+    if args.background == "corners":
+        return star, write_background(stack, corner_patches(stack, how.radius), star, how)
+    picks = read_picks(args.particles, args.datadir)
+    files = locate(picks, args.background)
+    return star, write_background(stack, micrograph_patches(stack, picks, files), star, how, list(files.values()))

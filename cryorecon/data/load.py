@@ -72,6 +72,7 @@ def load_particles(path: PathLike, *, poses: PathLike | None = None, ctf: PathLi
         half=None if meta.half is None else torch.from_numpy(meta.half), tilt=meta.tilt,
         premultiplied=meta.premultiplied and optics is not None,
         sign=_sign(invert, has_ctf=optics is not None, white=meta.white), white=meta.white, pixel=own,
+        micrograph=meta.micrograph,
         files=tuple(Path(file) for file in (path, meta.path, *meta.files, poses, ctf, ind, tomograms)
                     if isinstance(file, str | Path)),
     )

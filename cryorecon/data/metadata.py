@@ -22,7 +22,8 @@ class Metadata:
     ``(N, 2)`` in Å, or in pixels of ``apix`` where ``shift_in_pixels``. half: ``(N,)`` in {1, 2}. particle: ``(N,)``
     ids. tilt: ``(N, 3, 3)``. row_is_particle: a row of the file is a particle with all its tilts, not an image.
     premultiplied: the images have been multiplied by their CTF. white: the file says that protein is white and no
-    factor is due (our own mark). lacking: CTF columns that a file with defocus lacks. files: further files that were read.
+    factor is due (our own mark). lacking: CTF columns that a file with defocus lacks. micrograph: ``(N,)`` names.
+    files: further files that were read.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Metadata:
     premultiplied: bool = False
     white: bool = False
     lacking: tuple[str, ...] = ()
+    micrograph: np.ndarray | None = None
     files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
@@ -73,6 +75,7 @@ class Metadata:
             half=None if self.half is None else self.half[images],
             particle=None if self.particle is None else self.particle[images],
             tilt=None if self.tilt is None else self.tilt[where],
+            micrograph=None if self.micrograph is None else self.micrograph[images],
         )
 
     def poses(self, apix: float | Tensor) -> Poses | None:

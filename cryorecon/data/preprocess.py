@@ -60,7 +60,7 @@ def prepare(stack: ParticleStack, out: str | Path, how: Preparation, *, progress
     mrcs = star.with_suffix(".mrcs")
     for name in (mrcs, star):
         refuse_input(name, stack.inputs)
-    box = _checked_box(stack, how)
+    box = checked_box(stack, how)
     apix = stack.apix * stack.box / box
     note = mrcs.with_name(mrcs.name + ".progress.json")
     key = _fingerprint(stack, how)
@@ -151,7 +151,8 @@ def fourier_crop(images: Tensor, box: int) -> Tensor:
     return torch.fft.irfft2(kept, s=(box, box)) * (box / old) ** 2
 
 
-def _checked_box(stack: ParticleStack, how: Preparation) -> int:
+def checked_box(stack: ParticleStack, how: Preparation) -> int:
+    """The prepared images' box. Raises :class:`InputError` for a preparation that can't be."""
     box = stack.box if how.box is None else how.box
     if box % 2 or box < 4:
         raise InputError(f"expected an even box of at least 4 px, found {box}; give -D {max(4, box // 2 * 2)}")

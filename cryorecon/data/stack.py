@@ -37,7 +37,8 @@ class ParticleStack:
     None. tilt: ``(N, 3, 3)``, the fixed rotation ``T`` of each image of a tilt series (image = ``T R_particle``), or
     None. premultiplied: the images have been multiplied by their CTF. sign: factor applied when images are read. white:
     the images as stored, without that factor, are known to show white protein; what is written of them says so.
-    pixel: ``(N,)`` float64, each image's own Å/px where they differ, or None. files: what was read beside the images.
+    pixel: ``(N,)`` float64, each image's own Å/px where they differ, or None. micrograph: ``(N,)`` names of the micrographs
+    that the images were cut from, or None. files: what was read beside the images.
     """
 
     source: ImageSource
@@ -51,12 +52,13 @@ class ParticleStack:
     sign: int = 1
     white: bool = False
     pixel: Tensor | None = None
+    micrograph: np.ndarray | None = None
     files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.source)
         counted = {"CTF": self.optics, "poses": self.poses, "particle ids": self.particle, "half-sets": self.half,
-                   "tilts": self.tilt, "pixel sizes": self.pixel}
+                   "tilts": self.tilt, "pixel sizes": self.pixel, "micrographs": self.micrograph}
         for name, part in counted.items():
             if part is not None and len(part) != n:
                 raise InputError(f"expected {n} {name} for {n} images, found {len(part)}")
@@ -81,6 +83,7 @@ class ParticleStack:
             half=None if self.half is None else self.half[where],
             tilt=None if self.tilt is None else self.tilt[where],
             pixel=None if self.pixel is None else self.pixel[where],
+            micrograph=None if self.micrograph is None else self.micrograph[positions],
         )
 
     def of_particles(self, rows: np.ndarray) -> "ParticleStack":

@@ -53,7 +53,7 @@ def read_star(path: str | Path, tomograms: str | Path | None = None, datadir: st
         path, stacks, file_index, number, apix=cols.pixel_size(frame, path), box=cols.box_of(frame, path),
         optics=optics, rotation=rotation, shift=None if rotation is None else shift, shift_in_pixels=in_pixels,
         half=cols.half_sets(frame), particle=particle, tilt=tilt, premultiplied=cols.premultiplied(frame, path),
-        white=cols.is_white(frame), lacking=lacking,
+        white=cols.is_white(frame), lacking=lacking, micrograph=cols.micrographs(frame),
     )
 
 

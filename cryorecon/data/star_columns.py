@@ -156,6 +156,16 @@ def premultiplied(frame: "pd.DataFrame", path: Path) -> bool:
     return bool(values.all())
 
 
+def micrographs(frame: "pd.DataFrame") -> np.ndarray | None:
+    """``rlnMicrographName`` as ``(N,)`` objects, one string for each micrograph; None where absent."""
+    import pandas as pd
+
+    if "rlnMicrographName" not in frame:
+        return None
+    codes, names = pd.factorize(frame["rlnMicrographName"].astype(str))
+    return names.to_numpy(dtype=object)[codes]
+
+
 def is_white(frame: "pd.DataFrame") -> bool:
     """Whether our own mark says that protein is white in these images."""
     return WHITE_COLUMN in frame and bool((frame[WHITE_COLUMN].to_numpy() == 1).all())

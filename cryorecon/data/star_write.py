@@ -22,8 +22,8 @@ _CHUNK = 100_000
 
 
 def write_star(path: str | Path, stack: ParticleStack, images: str | None = None) -> None:
-    """Write what is known of a stack's images: names, poses, CTF, half-sets, tilts, and the mark of white protein, with
-    which no reader of this package inverts them.
+    """Write what is known of a stack's images: names, micrographs, poses, CTF, half-sets, tilts, and the mark of white
+    protein, with which no reader of this package inverts them.
 
     Parameters
     ----------
@@ -42,6 +42,8 @@ def write_star(path: str | Path, stack: ParticleStack, images: str | None = None
     refuse_input(path, stack.inputs)
     optics, group = _optics_block(stack)
     columns: dict[str, object] = {"rlnImageName": _names(stack, images, path), "rlnOpticsGroup": group}
+    if stack.micrograph is not None:
+        columns["rlnMicrographName"] = stack.micrograph
     if stack.optics is not None:
         columns |= _ctf_columns(stack.optics)
     if stack.poses is not None:

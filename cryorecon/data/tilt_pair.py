@@ -69,7 +69,7 @@ def tilt_pair(untilted: ParticleStack, tilted: ParticleStack, angle: float) -> P
     pair = replace(
         untilted, source=source, optics=_optics(untilted, tilted), particle=untilted.particle.repeat_interleave(2), tilt=tilt,
         poses=None, half=None if untilted.half is None else untilted.half.repeat_interleave(2),
-        pixel=_pixel(untilted, tilted), files=untilted.files + tilted.files,
+        pixel=_pixel(untilted, tilted), micrograph=None, files=untilted.files + tilted.files,
     )
     if untilted.poses is None:
         return pair

@@ -99,6 +99,25 @@ class Grid:
         angle = -2 * math.pi * (shift @ self.frequency[selection].T)
         return torch.polar(torch.ones_like(angle), angle)
 
+    def symmetries(self) -> tuple[Tensor, Tensor]:
+        """The 8 flips and transposes of an image about its origin: the spectrum after the g-th is ``F[:, index[g]]``,
+        conjugated where ``mirrored[g]``.
+
+        ``index``: ``(8, P)`` int64; ``mirrored``: ``(8, P)`` bool. The first is the identity. Radii stay, so that of a
+        prefix ``index[g]`` is a prefix too.
+        """
+        half, side = self.box // 2, 2 * (self.box // 2) + 1
+        place = torch.full((side * side,), -1, dtype=torch.int64, device=self.device)
+        k = self.points.round().long()
+        place[(k[:, 1] + half) * side + k[:, 0] + half] = torch.arange(self.n, device=self.device)
+        index = []
+        for g in range(8):
+            moved = k * torch.tensor([1 - 2 * (g & 1), 1 - (g & 2)], device=self.device)
+            kx, ky = (moved.flip(1) if g & 4 else moved).unbind(1)
+            index.append(torch.stack([place[(s * ky + half) * side + s * kx + half] for s in (1, -1)]))
+        found = torch.stack(index)
+        return found.amax(1), found[:, 0] < 0
+
     def hartley(self, spectra: Tensor) -> Tensor:
         """The Hartley pair ``(H(k), H(-k)) = (Re - Im, Re + Im)``, ``(..., P, 2)``."""
         return torch.stack([spectra.real - spectra.imag, spectra.real + spectra.imag], -1)

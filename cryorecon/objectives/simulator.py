@@ -3,10 +3,10 @@ r"""Images as a microscope would make them of the model: the generator of CryoGA
 An image is :math:`y = c\,S_t P_\theta V(z) + e^{s} n`, its signal's scale that of the map. A batch holds images
 matched to their CTF and whitened, ``data = c y / sigma^2``, with ``power = c^2 / sigma^2``; so a simulated one is
 
-.. math:: \mathrm{data} = p\, S v + e^{s} \sqrt{p}\, \epsilon, \qquad E|\epsilon|^2 = 1,
+.. math:: \mathrm{data} = p\, S v + e^{s}\, (c / \sigma^2)\, n.
 
-for the noise :math:`c n / \sigma^2` has the variance :math:`c^2 / \sigma^2 = p`. CTFs are those of the batch's own images,
-and the noise has the spectrum that was measured, white or coloured.
+CTFs are those of the batch's own images. Where the noise comes from is a source's affair
+(:mod:`cryorecon.objectives.noise_source`): Gaussian of the spectrum that was measured, or real patches of empty ice.
 """
 
 import math
@@ -21,6 +21,7 @@ from cryorecon.geometry.grid import Grid, Selection
 from cryorecon.imaging.masks import window
 from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.model import Model
+from cryorecon.objectives.noise_source import NoiseSource, gaussian
 
 DAMPED = 0.02  # of the mean power: zeros of the CTF are not divided by
 
@@ -32,12 +33,12 @@ class Simulator(nn.Module):
 
     grid: the images' grid. windowed: show images within the soft circular window. The window comes last, after noise, on
     real and simulated images alike; the loader must not have applied it, else real corners would be empty and simulated ones
-    not.
+    not. noise: where it comes from.
     """
 
-    def __init__(self, grid: Grid, windowed: bool = True):
+    def __init__(self, grid: Grid, windowed: bool = True, noise: NoiseSource = gaussian):
         super().__init__()
-        self.grid = grid
+        self.grid, self.noise = grid, noise
         self.window = window(grid.box).to(grid.device) if windowed else None
         self.log_noise = nn.Parameter(torch.zeros((), device=grid.device))
 
@@ -49,8 +50,7 @@ class Simulator(nn.Module):
 
     def noisy(self, clean: Batch) -> Batch:
         """The same images with noise, its signal-to-noise ratio as ``log_noise`` says; ``norm`` is left alone."""
-        epsilon = torch.randn_like(clean.data)  # of a complex number: real and imaginary part of variance 1/2 each
-        return replace(clean, data=clean.data + self.log_noise.exp() * clean.power.sqrt() * epsilon)
+        return replace(clean, data=clean.data + self.log_noise.exp() * self.noise(clean))
 
     def forward(self, model: Model, batch: Batch) -> Batch:
         """A simulated image for each of the batch: nuisances by the model's inferences, which are priors, then noise."""

@@ -110,7 +110,8 @@ def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | Non
     conformation = CONFORMATIONS["prior"](config.zdim) if config.zdim else CONFORMATIONS["fixed"]()
     pose = build.pose_prior(config, problem.stack)
     model = Model(grid, build.make_volume(config, grid, 0.0), pose, conformation).to(grid.device)
-    state = State(model, Simulator(grid, config.window), make_critic(config, grid.box).to(grid.device), loader, noise)
+    source, told = build.noise_source(config, problem, noise)
+    state = State(model, Simulator(grid, config.window, source), make_critic(config, grid.box).to(grid.device), loader, noise)
     if saved is not None:
         state.epoch = saved["epoch"]
         for name, part in state.parts().items():
@@ -120,7 +121,7 @@ def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | Non
     unit = natural_unit(model, sample, soft_sphere(grid.box, 0.25 * grid.box, 1.0, device=grid.device))
     model.volume.get_buffer("mask").copy_(problem.mask)
     model.volume.get_buffer("unit").fill_(unit)
-    report("noise", {"sigma": float(noise.mean()) ** 0.5, "density_unit": unit})
+    report("noise", {"sigma": float(noise.mean()) ** 0.5, "density_unit": unit, **told})
     return state
 
 

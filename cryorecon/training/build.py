@@ -1,12 +1,14 @@
 """The one place that sees every part: from a configuration to data, model and optimisers."""
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cryorecon.data.background import load_background
 from cryorecon.data.load import load_particles, read_pose_file
 from cryorecon.data.loader import Loader, estimate_noise
 from cryorecon.data.mrc import read_volume
@@ -20,6 +22,7 @@ from cryorecon.inference.conformation.posterior import DiscretePrior
 from cryorecon.inference.pose import POSES
 from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
+from cryorecon.objectives.noise_source import NoiseSource, Patches, gaussian
 from cryorecon.training.config import RunConfig
 from cryorecon.volumes import VOLUMES
 from cryorecon.volumes.base import Volume
@@ -27,6 +30,7 @@ from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
 SOFT = 4.0  # px, the edge of a mask that is not given
+SAME_POWER = 1.2  # of patches beside the particles' corners, at most
 
 
 @dataclass
@@ -141,6 +145,28 @@ def read_mask(path: str, box: int, apix: float) -> Tensor:
 def first_noise(problem: Problem, config: RunConfig) -> Tensor:
     """Noise power per shell from the images' corners."""
     return estimate_noise(problem.stack, problem.grid.to("cpu"), config.noise == "white", seed=config.seed)
+
+
+def noise_source(config: RunConfig, problem: Problem, noise: Tensor) -> tuple[NoiseSource, dict[str, float]]:
+    """What the simulator's noise is drawn from, and what there is to report: the number of patches, and the power in their
+    corners over ``noise`` per shell, that in the images', which they are scaled to.
+
+    Raises :class:`InputError` for patches that are not for these images; warns where their power is another, or where images
+    have none of their own micrograph.
+    """
+    if config.background is None:
+        return gaussian, {}
+    stack = load_background(config.background, problem.stack)
+    own = estimate_noise(stack, problem.grid.to("cpu"), config.noise == "white", seed=config.seed)
+    level = float((own / noise.cpu())[problem.grid.shell.cpu()].mean())
+    if not 1 / SAME_POWER < level < SAME_POWER:
+        warnings.warn(f"{config.background}: expected patches of the power in the particles' corners, found {level:.2f} times "
+                      "it; they are scaled to it, but are they of these micrographs, and prepared alike?", stacklevel=2)
+    patches = Patches(problem.stack, Loader(stack, problem.grid, noise, windowed=False), level**-0.5)
+    if patches.strangers:
+        warnings.warn(f"{config.background}: {patches.strangers} of {len(problem.stack)} images are of micrographs without "
+                      "patches and get those of any", stacklevel=2)
+    return patches, {"patches": len(stack), "power": level}
 
 
 def searches_poses(config: RunConfig, stack: ParticleStack) -> bool:

@@ -10,7 +10,7 @@ import yaml
 from cryorecon.errors import InputError
 
 PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask", "init", "pose_init", "pose_prior", "tilt",
-         "ctf_tilt")
+         "ctf_tilt", "background")
 
 
 def absolute_paths(table: dict[str, Any]) -> dict[str, Any]:
@@ -62,9 +62,10 @@ class RunConfig:
     objective: ``likelihood``, or ``adversarial`` (:data:`GAMES`): critic ``polar`` or ``conv``, critic_width, critic_layers (of
     ``conv``; None: halvings down to 4 px), critic_steps for one of the generator, critic_lr, critic_held smooth by a gradient
     ``penalty`` of that weight, ``r1`` or ``spectral`` norms; archetypes (number of maps), tied (fraction of the passes during
-    which they are one); first_band (fraction of Nyquist that the critic sees at first),
-    growth (fraction of the passes until it sees all); t_extent is then the largest shift drawn (None: 0), pose_prior a path: of
-    poses from which rotations, and shifts without t_extent, are drawn (None: all alike); constraint ``positive``, ``radial`` or
+    which they are one); first_band (fraction of Nyquist that the critic sees at first), growth (fraction of the passes until it
+    sees all); background (path: patches of empty ice as the simulator's noise; None: Gaussian); t_extent is then the largest
+    shift drawn (None: 0), pose_prior a path: of poses from which rotations, and shifts without t_extent, are drawn (None: all
+    alike); constraint ``positive``, ``radial`` or
     ``none``: of the density's voxels.
     Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
     pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
@@ -141,6 +142,7 @@ class RunConfig:
     growth: float = 0.5
     pose_prior: str | None = None
     constraint: str = "positive"
+    background: str | None = None
 
     def __post_init__(self) -> None:
         self._check_values()
@@ -202,6 +204,9 @@ class RunConfig:
         if several != (self.conformation == "prior") or (several and self.zdim != 1):
             raise InputError("volume: expected 'archetypes' or 'conv' with conformation 'prior' and zdim 1, found "
                              f"{self.volume!r}, {self.conformation!r} and {self.zdim}")
+        if self.background is not None and not game:
+            raise InputError("background: expected objective 'adversarial' with it, whose simulator makes noise, found "
+                             f"{self.objective!r}; leave it out")
         if game and self.tilt is not None:
             raise InputError(f"objective: expected no tilted images with 'adversarial', found {self.tilt}; leave them out")
 

@@ -57,7 +57,7 @@ def test_every_volume_of_the_registry_is_held_to_this(smooth_maps):
 
 
 def conformations(volume, b, k=1, seed=0):
-    return torch.randn(b, k, volume.z_dim, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(b, k, volume.z_dim, generator=torch.Generator().manual_seed(seed))  # alpha of some is in [0, 1]
 
 
 def poses(n, seed=0):
