@@ -64,7 +64,7 @@ def score(args: argparse.Namespace, name: str, seed: int) -> Table:
     out = args.work / f"{name}-{args.box}px-snr{args.snr:g}-shift{args.max_shift:g}-n{args.n}-seed{seed}"
     shutil.rmtree(out, ignore_errors=True)
     options = GAN | {"epochs": args.epochs, "batch": args.batch, "lr": args.lr, "critic_lr": args.critic_lr, "seed": seed,
-                     "critic_width": args.critic_dim, "device": args.device, "checkpoint": args.epochs}
+                     "critic": args.critic, "critic_width": args.critic_dim, "device": args.device, "checkpoint": args.epochs}
     if args.max_shift:
         options["t_extent"] = args.max_shift
     began = time.monotonic()
@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=GAN["lr"], metavar="R", help=f"(default: {GAN['lr']})")
     parser.add_argument("--critic-lr", type=float, default=RunConfig.critic_lr, metavar="R",
                         help=f"(default: {RunConfig.critic_lr})")
+    parser.add_argument("--critic", choices=("polar", "conv"), default=RunConfig.critic, help="(default: polar)")
     parser.add_argument("--critic-dim", type=int, default=16, metavar="N", help="(default: 16)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="(default: cpu)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="(default: 1)")

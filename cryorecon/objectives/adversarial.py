@@ -45,18 +45,20 @@ class Game:
 class Adversarial:
     """A critic's step for each batch, and a generator's after every ``critic_steps``-th.
 
-    simulator, critic: as named. limit: band in Fourier pixels that the critic sees; it may grow from pass to pass. settle:
-    called after each of the generator's steps, to bring its parameters back to where they may be.
+    simulator, critic: as named. limit: band in Fourier pixels that the critic sees; it may grow. settle: called after each of
+    the generator's steps, to bring its parameters back to where they may be. prepare: called before each batch with its number
+    in the pass, to set what changes as the game goes on.
     """
 
     def __init__(self, simulator: Simulator, critic: nn.Module, game: Game, limit: float,
-                 settle: Callable[[], None] = lambda: None):
-        self.simulator, self.critic, self.game, self.settle = simulator, critic, game, settle
+                 settle: Callable[[], None] = lambda: None, prepare: Callable[[int], None] = lambda batch: None):
+        self.simulator, self.critic, self.game, self.settle, self.prepare = simulator, critic, game, settle, prepare
         self.limit = limit
         self._batches = 0
 
     def phases(self, model: Model, batch: Batch) -> Iterator[Gradient]:
         """The critic's step and, when it is due, the generator's."""
+        self.prepare(self._batches)
         seen = batch.select(self.simulator.grid.band(self.limit))
         yield Gradient("critic", lambda: self._critic(model, seen))
         self._batches += 1

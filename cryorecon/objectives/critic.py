@@ -83,6 +83,7 @@ class PolarCritic(nn.Module):
         for part in (self.mixed, self.score):
             nn.init.kaiming_normal_(part.weight, a=SLOPE)
             part.bias.data.zero_()
+        self.score.weight.data *= math.sqrt(self.angles)  # of what a mean over turns takes away
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B,)`` for images ``(B, D, D)``."""

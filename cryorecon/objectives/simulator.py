@@ -24,6 +24,8 @@ from cryorecon.model import Model
 from cryorecon.objectives.noise_source import NoiseSource, gaussian
 
 DAMPED = 0.02  # of the mean power: zeros of the CTF are not divided by
+CLEAR = 0.1  # of the mean power: what has less tells nothing of the signal
+FAINTEST = 1e-3  # signal-to-noise ratio that any shell is taken to have
 
 
 class Simulator(nn.Module):
@@ -33,14 +35,27 @@ class Simulator(nn.Module):
 
     grid: the images' grid. windowed: show images within the soft circular window. The window comes last, after noise, on
     real and simulated images alike; the loader must not have applied it, else real corners would be empty and simulated ones
-    not. noise: where it comes from.
+    not. noise: where it comes from. ``view``: weight ``(n_shells,)`` of each shell in what a critic sees, 1 until :meth:`look`.
     """
+
+    view: Tensor
 
     def __init__(self, grid: Grid, windowed: bool = True, noise: NoiseSource = gaussian):
         super().__init__()
         self.grid, self.noise = grid, noise
         self.window = window(grid.box).to(grid.device) if windowed else None
         self.log_noise = nn.Parameter(torch.zeros((), device=grid.device))
+        self.register_buffer("view", torch.ones(grid.n_shells, device=grid.device))
+
+    def look(self, batch: Batch) -> None:
+        r"""Weigh shells by the square root of Wiener's filter, :math:`\sqrt{\mathrm{SNR} / (1 + \mathrm{SNR})}`, SNR as these
+        real images have it.
+
+        A critic's slope is bounded by one number over the whole image; where all pixels have the same noise it is spent on
+        frequencies that hold nothing.
+        """
+        ratio = signal_to_noise(batch, self.grid)
+        self.view.copy_((ratio / (1 + ratio)).sqrt())
 
     def clean(self, model: Model, hypotheses: Hypotheses, batch: Batch) -> Batch:
         """Noise-free images of the hypotheses ``(B, 1)`` with the CTF and the noise power of the batch's images."""
@@ -57,12 +72,14 @@ class Simulator(nn.Module):
         return self.noisy(self.clean(model, model.infer(batch), batch))
 
     def images(self, batch: Batch) -> Tensor:
-        """What a critic sees, ``(B, D, D)``: phases flipped, noise of unit variance, zeros of the CTF damped.
+        """What a critic sees, ``(B, D, D)``: phases flipped, noise of unit variance, zeros of the CTF damped, shells weighed.
 
-        Of ``data = c y / sigma^2`` this is ``sign(c) y / sigma`` but where ``power`` is small; outside the batch's band it
-        is zero.
+        Of ``data = c y / sigma^2`` this is ``sign(c) y / sigma``, but where ``power`` is small, times ``view`` in units of its
+        root mean square over the band; outside the band it is zero.
         """
-        spectra = batch.data / torch.sqrt(batch.power + DAMPED * batch.power.mean(1, keepdim=True))
+        weight = self.view[self.grid.shell[batch.selection]]
+        weight = weight / weight.square().mean().sqrt()
+        spectra = batch.data * weight / torch.sqrt(batch.power + DAMPED * batch.power.mean(1, keepdim=True))
         images = self.grid.images(self._whole(spectra, batch.selection))
         return images if self.window is None else images * self.window
 
@@ -71,6 +88,14 @@ class Simulator(nn.Module):
         if isinstance(selection, Tensor):
             raise TypeError("expected a band of the grid's points, found single ones: an image needs all of a band")
         return F.pad(spectra, (0, self.grid.n - spectra.shape[1]))
+
+
+def signal_to_noise(batch: Batch, grid: Grid) -> Tensor:
+    """Ratio of the powers of signal, CTF and all, and noise by shell, ``(n_shells,)``: ``E|data|^2 / power = 1 + ratio``, the
+    mean over points where the CTF is not near a zero."""
+    clear = batch.power > CLEAR * batch.power.mean(1, keepdim=True)
+    excess = torch.where(clear, batch.data.abs().square() / batch.power.clamp(min=torch.finfo(batch.power.dtype).tiny) - 1, 0.0)
+    return grid.shell_mean((excess.sum(0) / clear.sum(0).clamp(min=1))[None])[0].clamp(min=FAINTEST)
 
 
 def natural_unit(model: Model, batch: Batch, ball: Tensor) -> float:

@@ -24,7 +24,7 @@ from cryorecon.objectives.critic import CRITICS, with_spectral_norms
 from cryorecon.objectives.simulator import Simulator, natural_unit
 from cryorecon.training import build
 from cryorecon.training.config import RunConfig
-from cryorecon.training.fit import Record, anneal, fit, stream
+from cryorecon.training.fit import Record, fit, stream
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.archetypes import Archetypes
 from cryorecon.volumes.real_space import RealSpace
@@ -33,7 +33,9 @@ SAMPLES = 8  # pictures of real and of simulated images kept with a checkpoint
 MEASURED = 1000  # images that say how bright the map is
 SMALLEST = 4  # px of a side that the critic's last convolution leaves, unless told how many layers
 SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
-LOGITS = 0.5  # step of archetypes' weights beside that of their voxels
+WEIGHTS = 1.5  # step of archetypes' weights beside that of their voxels
+LATE = 0.5  # share of a game after which weights are learned: of maps that are all alike they would only walk at random
+SHARED = 8  # images of a batch that show one conformation, where each costs a map
 FLAT, STEEP = 0.2, 5.0  # mean slope of a critic; the penalty holds a sound one near 1
 
 
@@ -79,10 +81,7 @@ def train_adversarial(config: RunConfig, directory: RunDirectory, resume: bool, 
     game = Game(config.critic_steps, config.penalty, config.critic_held)
     objective = Adversarial(state.simulator, state.critic, game, problem.grid.box / 2, settle)
     for epoch in range(state.epoch + 1, config.epochs + 1):
-        objective.limit = band(config, problem.grid.box, epoch)
-        if isinstance(volume, Archetypes) and epoch > config.tied * config.epochs:
-            volume.release(stream(config.seed, epoch))
-        anneal([o for group in made.values() for o in group], (epoch - 1) / max(config.epochs - 1, 1))
+        objective.prepare = schedule(config, state, objective, made, epoch)
         began = time.monotonic()
         for record in fit(state.model, objective, state.loader, made, range(epoch, epoch + 1), config.batch, config.seed,
                           problem.device):
@@ -107,7 +106,8 @@ def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | Non
                          f"{len(problem.stack)} of {grid.box} px; were the files changed?")
     loader = problem.loader(noise, False)  # the critic's view is windowed instead, real and simulated images alike
     stream(config.seed, 0)
-    conformation = CONFORMATIONS["prior"](config.zdim) if config.zdim else CONFORMATIONS["fixed"]()
+    shared = 1 if config.volume == "archetypes" else SHARED
+    conformation = CONFORMATIONS["prior"](config.zdim, shared) if config.zdim else CONFORMATIONS["fixed"]()
     pose = build.pose_prior(config, problem.stack)
     model = Model(grid, build.make_volume(config, grid, 0.0), pose, conformation).to(grid.device)
     source, told = build.noise_source(config, problem, noise)
@@ -119,6 +119,7 @@ def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | Non
         return state
     sample = loader.read(torch.arange(min(MEASURED, len(problem.stack))))
     unit = natural_unit(model, sample, soft_sphere(grid.box, 0.25 * grid.box, 1.0, device=grid.device))
+    state.simulator.look(sample)
     model.volume.get_buffer("mask").copy_(problem.mask)
     model.volume.get_buffer("unit").fill_(unit)
     report("noise", {"sigma": float(noise.mean()) ** 0.5, "density_unit": unit, **told})
@@ -138,20 +139,53 @@ def make_critic(config: RunConfig, box: int) -> nn.Module:
 def optimisers(config: RunConfig, state: State) -> dict[str, list[torch.optim.Optimizer]]:
     """Adam for either player (its moments as CryoGAN has them), and one of longer memory for the two scales."""
     scales = [state.model.volume.get_parameter("log_signal"), state.simulator.log_noise]
-    slow = [p for name, p in state.model.volume.named_parameters() if name == "logits"]
-    apart = {id(p) for p in (*scales, *slow)}
-    maps = [p for p in state.model.parameters() if id(p) not in apart]
-    groups: list[dict[str, Any]] = [{"params": maps}, *({"params": [p], "lr": LOGITS * config.lr} for p in slow)]
+    weights = [p for name, p in state.model.volume.named_parameters() if name == "logits"]
+    apart = {id(p) for p in (*scales, *weights)}
+    groups: list[dict[str, Any]] = [{"params": [p for p in state.model.parameters() if id(p) not in apart]}]
+    groups += [{"params": [p], "lr": WEIGHTS * config.lr, "from": LATE} for p in weights]
     return {"critic": [torch.optim.Adam(state.critic.parameters(), config.critic_lr, (0.5, 0.9))],
             "generator": [torch.optim.Adam(groups, config.lr, (0.5, 0.9)),
                           torch.optim.Adam(scales, 1e-3, (0.5, 0.99))]}
 
 
-def band(config: RunConfig, box: int, epoch: int) -> float:
-    """Fourier pixels that the critic sees in a pass: from ``first_band`` of Nyquist to all of it, in even steps over the share
-    ``growth`` of the passes."""
-    done = min(1.0, (epoch - 1) / max(config.growth * config.epochs, 1e-9))
-    return box / 2 * (config.first_band + (1 - config.first_band) * done)
+def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers: dict[str, list[torch.optim.Optimizer]],
+             epoch: int) -> Callable[[int], None]:
+    """What changes before each batch of a pass: the band, the step sizes, and whether archetypes are one map.
+
+    Steps fall along a cosine to a tenth. Those of several maps fall further: to part, maps must be found more exactly than
+    they differ.
+    """
+    volume, batches = state.model.volume, math.ceil(state.loader.n_particles / config.batch)
+    (critic,), (maps, scales) = optimisers["critic"], optimisers["generator"]
+
+    def prepare(batch: int) -> None:
+        done = (epoch - 1 + batch / batches) / config.epochs
+        objective.limit = band(config, state.loader.grid.box, done)
+        of_critic, of_maps = cosine(1, 0.1, done), cosine(1, 0.1, done)
+        if isinstance(volume, Archetypes):
+            if done < config.tied:
+                of_critic, of_maps = cosine(1, 0.7, done / config.tied), cosine(1, 0.3, done / config.tied)
+            else:
+                volume.release(torch.Generator().manual_seed(config.seed))
+                apart = (done - config.tied) / (1 - config.tied)
+                of_critic, of_maps = cosine(0.7, 0.2, apart), cosine(0.3, 0.03, apart)
+        for optimiser, factor in ((critic, of_critic), (maps, of_maps), (scales, of_maps)):
+            for group in optimiser.param_groups:
+                first = group.setdefault("initial_lr", group["lr"])
+                group["lr"] = first * factor if done >= group.get("from", 0.0) else 0.0
+
+    return prepare
+
+
+def cosine(first: float, last: float, done: float) -> float:
+    """From ``first`` to ``last`` along half a period, at the share ``done`` of the way."""
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def band(config: RunConfig, box: int, done: float) -> float:
+    """Fourier pixels that the critic sees when the share ``done`` of a game is over: from ``first_band`` of Nyquist to all of
+    it, evenly over the share ``growth``."""
+    return box / 2 * (config.first_band + (1 - config.first_band) * min(1.0, done / config.growth))
 
 
 def examine(directory: RunDirectory, state: State, record: Record, held: str = "penalty") -> list[str]:

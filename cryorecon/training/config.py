@@ -31,7 +31,7 @@ CHOICES = {  # the registries' names (a test compares them): this file imports n
 
 GAN: dict[str, Any] = {  # what makes a run CryoGAN's
     "objective": "adversarial", "pose": "prior", "volume": "density", "conformation": "fixed", "epochs": 10, "batch": 64,
-    "lr": 0.1,
+    "lr": 0.07,
 }  # fmt: skip
 MULTI: dict[str, Any] = GAN | {  # of several maps
     "volume": "archetypes", "zdim": 1, "conformation": "prior", "epochs": 20,
@@ -65,8 +65,7 @@ class RunConfig:
     which they are one); first_band (fraction of Nyquist that the critic sees at first), growth (fraction of the passes until it
     sees all); background (path: patches of empty ice as the simulator's noise; None: Gaussian); t_extent is then the largest
     shift drawn (None: 0), pose_prior a path: of poses from which rotations, and shifts without t_extent, are drawn (None: all
-    alike); constraint ``positive``, ``radial`` or
-    ``none``: of the density's voxels.
+    alike); constraint ``positive``, ``radial`` or ``none``: of the density's voxels.
     Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
     pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
     """
@@ -133,11 +132,11 @@ class RunConfig:
     critic_width: int = 16
     critic_layers: int | None = None
     critic_steps: int = 1
-    critic_lr: float = 2e-3
+    critic_lr: float = 5e-3
     critic_held: str = "penalty"
     penalty: float = 10.0
-    archetypes: int = 5
-    tied: float = 0.35
+    archetypes: int = 6
+    tied: float = 0.12
     first_band: float = 0.5
     growth: float = 0.5
     pose_prior: str | None = None
@@ -197,12 +196,12 @@ class RunConfig:
         """An adversarial objective draws what others infer, and needs maps in real space."""
         game = self.objective == "adversarial"
         if game != (self.pose == "prior") or game != (self.volume in GAMES):
-            raise InputError("objective: expected 'adversarial' with pose 'prior' and volume 'density', 'archetypes' or "
-                             f"'conv', and none of these without the others, found {self.objective!r}, {self.pose!r} and "
+            raise InputError(f"objective: expected 'adversarial' with pose 'prior' and volume {', '.join(GAMES)}, "
+                             f"and none of these without the others, found {self.objective!r}, {self.pose!r} and "
                              f"{self.volume!r}")
-        several = self.volume in ("archetypes", "conv")
+        several = self.volume in GAMES and self.volume != "density"
         if several != (self.conformation == "prior") or (several and self.zdim != 1):
-            raise InputError("volume: expected 'archetypes' or 'conv' with conformation 'prior' and zdim 1, found "
+            raise InputError("volume: expected maps along alpha with conformation 'prior' and zdim 1, found "
                              f"{self.volume!r}, {self.conformation!r} and {self.zdim}")
         if self.background is not None and not game:
             raise InputError("background: expected objective 'adversarial' with it, whose simulator makes noise, found "

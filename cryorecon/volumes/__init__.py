@@ -6,4 +6,5 @@ from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.real_space import DensityGrid
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
-VOLUMES = {"mlp": FourierMLP, "voxels": VoxelGrid, "density": DensityGrid, "archetypes": Archetypes, "conv": ConvGenerator}
+VOLUMES = {"mlp": FourierMLP, "voxels": VoxelGrid, "density": DensityGrid, "archetypes": Archetypes,
+           "conv": ConvGenerator}

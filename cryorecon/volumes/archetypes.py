@@ -31,7 +31,7 @@ class Archetypes(RealSpace):
 
     tied: Tensor
 
-    def __init__(self, grid: Grid, mask: Tensor | None = None, n: int = 5, pad: int = 2):
+    def __init__(self, grid: Grid, mask: Tensor | None = None, n: int = 6, pad: int = 2):
         super().__init__(grid, 1, mask, pad)
         self.voxels = nn.Parameter(torch.zeros((n, *(grid.box,) * 3), device=grid.device))
         alpha, centres = torch.linspace(0, 1, NODES), (torch.arange(n) + 0.5) / n

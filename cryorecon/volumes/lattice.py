@@ -60,15 +60,15 @@ class Lattice:
         """Weighted sums of rows of real ``values (V, C)`` at corners ``(M, 8)``: ``(M, C)``."""
         return torch.nn.functional.embedding_bag(index, values, per_sample_weights=weight, mode="sum")
 
-    def slices(self, coefficients: Tensor, rotation: Tensor, points: Tensor) -> Tensor:
+    def slices(self, coefficients: Tensor, rotation: Tensor, points: Tensor, owner: Tensor | None = None) -> Tensor:
         """Central slices ``(N, P, Q)`` complex at rotations ``(N, 3, 3)`` and points ``(P, 2)`` in Fourier pixels.
 
-        coefficients: ``(V, 2 Q)``, real and imaginary parts of Q volumes in turn; or ``(N V, 2 Q)``, each slice's own.
+        coefficients: ``(V, 2 Q)``, real and imaginary parts of Q volumes in turn; or ``(L V, 2 Q)``, L lattices of which
+        ``owner (N,)`` names each slice's.
         """
         index, weight, sign = self.corners(rotation, points)
-        if len(coefficients) > self.n:
-            own = self.n * torch.arange(len(rotation), device=index.device)
-            index = index + torch.repeat_interleave(own, len(points))[:, None]
+        if owner is not None:
+            index = index + torch.repeat_interleave(self.n * owner, len(points))[:, None]
         rows = self.gather(coefficients, index, weight).view(len(sign), -1, 2)
         flip = torch.stack([torch.ones_like(sign), sign], -1)
         return torch.view_as_complex(rows * flip[:, None]).view(len(rotation), len(points), -1)

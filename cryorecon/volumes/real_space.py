@@ -12,7 +12,7 @@ from cryorecon.volumes.symmetry import mean_over_group
 
 
 class RealSpace(Volume):
-    """What :meth:`density` makes, sliced on a Fourier lattice: one transform a map.
+    """What :meth:`density` makes, sliced on a Fourier lattice: one transform for each conformation that is asked for.
 
     grid: the images' grid. z_dim: numbers that describe a conformation. mask: ``(D, D, D)`` that multiplies every map
     (default: none). pad: oversampling of the lattice. ``unit``: the density of a voxel at 1, so that the parameters are of
@@ -37,12 +37,16 @@ class RealSpace(Volume):
 
     def slices(self, rotation: Tensor, z: Tensor, selection: Selection) -> Tensor:
         """Central slices ``(B, K, P)`` complex at rotation ``(B|1, K, 3, 3)`` and ``z (B, K, d)``."""
-        points = self.grid.points[selection]
+        points, owner = self.grid.points[selection], None
         if self.z_dim:
             rotation = rotation.expand(len(z), -1, -1, -1)
-        maps = self.density(z.flatten(0, 1) if self.z_dim else z.new_zeros(1, 0))
+            several, owner = torch.unique(z.flatten(0, 1), dim=0, return_inverse=True)
+            if z.requires_grad:  # torch can't tell whose gradient a shared one is
+                several, owner = z.flatten(0, 1), torch.arange(len(owner), device=z.device)
+        maps = self.density(several if self.z_dim else z.new_zeros(1, 0))
         coefficients = torch.view_as_real(self.lattice.from_density(maps)).flatten(0, 1)
-        return self.lattice.slices(coefficients, rotation.flatten(0, 1), points)[..., 0].unflatten(0, rotation.shape[:2])
+        found = self.lattice.slices(coefficients, rotation.flatten(0, 1), points, owner)
+        return found[..., 0].unflatten(0, rotation.shape[:2])
 
     def constrain(self) -> None:
         """Bring the parameters back to where they may be, after a gradient step."""

@@ -82,7 +82,7 @@ def test_what_a_run_leaves(known, tmp_path, capsys):
     assert [line["epoch"] for line in lines] == [1, 2]
     for name in ("distance", "penalty", "critic_slope", "generator_gradient", "images_per_s", "noise", "band"):
         assert np.isfinite(lines[1][name]), name
-    assert lines[0]["band"] == 4 < lines[1]["band"] == 8
+    assert 4 < lines[0]["band"] < lines[1]["band"] == 8
     images = np.load(out / "samples.2.npy", allow_pickle=False)
     assert images.shape == (3, 8, 16, 16)
     assert images[0].std() > 2 * images[2].std() > 0  # real ones are noisy, the last row is not
@@ -132,8 +132,9 @@ def test_interrupted_and_resumed_is_undisturbed(known, tmp_path, monkeypatch, ca
 def test_poses_are_drawn_from_a_file(data, known, tmp_path):
     """The same from any of its formats; another map than from all views; and resumed as if undisturbed."""
     command = [*known, "--checkpoint", "1", "-n"]
-    for name, file, epochs in (("pkl", "poses.pkl", "2"), ("star", "particles.star", "2"), ("cut", "poses.pkl", "1")):
-        assert main([*command, epochs, "--pose-prior", str(data / file), "-o", str(tmp_path / name)]) == 0
+    for name, file in (("pkl", "poses.pkl"), ("star", "particles.star"), ("cut", "poses.pkl")):
+        assert main([*command, "2", "--pose-prior", str(data / file), "-o", str(tmp_path / name)]) == 0
+    (tmp_path / "cut" / "weights.2.pt").unlink()  # as if it had been killed before
     assert main([*command, "2", "-o", str(tmp_path / "all")]) == 0
     assert main([*command, "2", "-o", str(tmp_path / "cut"), "--resume"]) == 0
     pkl, star, cut, every = (read_volume(tmp_path / name / "reconstruct.2.mrc")[0] for name in ("pkl", "star", "cut", "all"))
@@ -148,9 +149,15 @@ def test_the_map_has_the_symmetry_that_is_told(group, known, tmp_path, error_of)
     assert main([*known, "-n", "2", "--symmetry", group, "-o", str(out)]) == 0
     found = torch.from_numpy(read_volume(out / "reconstruct.2.mrc")[0])
     assert float(found.min()) == 0 < float(found.max())
-    smooth = filter_by_shell(found[None], (torch.arange(9) < 5)[None].float())[0]
-    again = mean_over_group(smooth[None], symmetry_group(group))[0]
-    assert float((again - smooth).norm() / smooth.norm()) < 0.05  # rough as it is; without symmetry more than .3
+    assert main([*known, "-n", "2", "-o", str(tmp_path / "plain")]) == 0
+    plain = torch.from_numpy(read_volume(tmp_path / "plain" / "reconstruct.2.mrc")[0])
+
+    def changed(map_):
+        """By turning it, coarse as such a rough map can be read between its voxels."""
+        smooth = filter_by_shell(map_[None], (torch.arange(9) < 3)[None].float())[0]
+        return float((mean_over_group(smooth[None], symmetry_group(group))[0] - smooth).norm() / smooth.norm())
+
+    assert changed(found) < 0.6 * changed(plain)
     assert main(["eval_vol", str(out), "-o", str(out / "maps")]) == 0
     np.testing.assert_allclose(read_volume(out / "maps" / "vol_001.mrc")[0], found, atol=1e-6 * float(found.max()))
     assert "--symmetry: expected" in error_of(*known, "--symmetry", "C1", "-o", out, "--resume")
@@ -236,7 +243,8 @@ def test_a_game_gone_wrong_is_doubted(slope, sign, says, known, tmp_path, monkey
 
 
 @pytest.mark.parametrize(("more", "says"), [
-    (["--critic-layers", "7"], "--critic-layers"), (["--penalty", "-1"], "--penalty"), (["--first-band", "0"], "--first-band"),
+    (["--critic", "conv", "--critic-layers", "7"], "--critic-layers"), (["--penalty", "-1"], "--penalty"),
+    (["--first-band", "0"], "--first-band"), (["--tied", "1"], "--tied"), (["--archetypes", "0"], "--archetypes"),
     (["--critic-lr", "0"], "--critic-lr"), (["--growth", "2"], "--growth")])
 def test_what_can_not_be_is_said_of_its_option(more, says, known, tmp_path, error_of):
     assert says in error_of(*known, *more, "-o", tmp_path / "out")

@@ -55,7 +55,7 @@ def test_a_run_with_patches_says_so_and_resumes_bit_for_bit(known, tmp_path, mon
     for part in ("model", "critic", "simulator"):
         for name, values in undisturbed[part].items():
             assert torch.equal(resumed[part][name], values), name
-    assert not torch.equal(other["critic"]["network.0.weight"], undisturbed["critic"]["network.0.weight"])
+    assert not torch.equal(other["critic"]["mixed.weight"], undisturbed["critic"]["mixed.weight"])
 
 
 def problem_of(data, background, **more):

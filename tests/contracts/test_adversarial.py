@@ -182,6 +182,19 @@ def test_voxels_are_kept_where_they_may_be(small, constraint):
     torch.testing.assert_close(volume.voxels.detach(), after)
 
 
+def test_r1_holds_the_slope_at_real_images_and_spectral_norms_need_no_penalty(small, game):
+    """The logged penalty of R1 is half of the mean squared gradient at the batch's own images; without one there is none."""
+    model, objective, batch = game
+    seen = batch.select(small.grid.band(8.0))
+    logs = {}
+    for held in ("r1", "spectral"):
+        rival = Adversarial(objective.simulator, objective.critic, Game(held=held), 8.0)
+        logs[held] = next(iter(rival.phases(model, batch))).backward()
+    norms = gradient_norms(objective.critic, objective.simulator.images(seen)).detach()
+    assert logs["r1"]["penalty"] == pytest.approx(float(norms.square().mean()) / 2 * len(batch), rel=1e-4)
+    assert not {"penalty", "critic_slope"} & set(logs["spectral"])
+
+
 def test_a_critic_can_not_halve_an_image_for_ever():
     with pytest.raises(InputError, match="critic_layers"):
         ConvCritic(16, 4, 5)
