@@ -1,13 +1,15 @@
 """A map without poses: simulated images of it become such that a critic can't tell them from the real ones (CryoGAN).
 
 No pose is ever looked for, of any image: poses, shifts and noise are drawn at random, CTFs from the images' own, and the
-map learns from what the critic says. With --volume conv, a network that makes a map of each number in [0, 1] (Multi-CryoGAN;
-an experiment).
+map learns from what the critic says. With --volume archetypes, a map for each number in [0, 1] (Multi-CryoGAN): first of
+coarse images, about 8 Å/px (preprocess -D).
 Writes reconstruct.N.mrc (of one map), weights.N.pt, samples.N.png (real images beside simulated ones), metrics.jsonl and
 run.log. The hand of the map is not determined. Ctrl-C is safe: the same command with --resume goes on.
 
     cryorecon train_gan particles.mrcs --ctf ctf.pkl -o out
-    cryorecon eval_fsc out/reconstruct.40.mrc reference.mrc --align
+    cryorecon eval_fsc out/reconstruct.10.mrc reference.mrc --align
+    cryorecon train_gan coarse --volume archetypes -o several
+    cryorecon analyze several
 """
 
 import argparse
@@ -39,5 +41,5 @@ def main(args: argparse.Namespace) -> None:
     if directory.config().zdim == 0:
         print(f"map      {out / f'reconstruct.{epoch}.mrc'}")
     else:
-        print(f"next     cryorecon eval_vol {shlex.quote(args.outdir)} --z-start 0 --z-end 1 -n 10 -o maps")
+        print(f"next     cryorecon analyze {shlex.quote(args.outdir)}")
     print(f"weights  {out / f'weights.{epoch}.pt'}\npictures {out / f'samples.{epoch}.png'}")

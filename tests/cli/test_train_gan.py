@@ -200,7 +200,7 @@ def test_the_same_seed_is_the_same_map_and_another_is_not(known, tmp_path):
 def test_a_network_makes_a_map_of_each_number(known, tmp_path, capsys):
     out = tmp_path / "out"
     assert main([*known, "--volume", "conv", "--dec-dim", "2", "-n", "1", "-o", str(out)]) == 0
-    assert f"cryorecon eval_vol {out} --z-start 0 --z-end 1" in capsys.readouterr().out
+    assert f"next     cryorecon analyze {out}" in capsys.readouterr().out
     assert main(["eval_vol", str(out), "--z-start", "0", "--z-end", "1", "-n", "3", "-o", str(out / "maps")]) == 0
     first, middle, last = (read_volume(path)[0] for path in sorted((out / "maps").glob("vol_*.mrc")))
     assert np.isfinite(middle).all()

@@ -1,5 +1,7 @@
 """The simulator: with equal hypotheses it makes the forward model's images; with the truth, the data's mean and spectrum."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.inference.pose.given import Given
 from cryorecon.inference.pose.prior import Prior
 from cryorecon.model import Model
-from cryorecon.objectives.simulator import DAMPED, Simulator, natural_unit
+from cryorecon.objectives.simulator import DAMPED, Simulator, natural_unit, signal_to_noise
 from cryorecon.volumes.real_space import DensityGrid
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
@@ -115,3 +117,25 @@ def test_the_prior_reaches_the_images(small):
         first, second = (simulator.clean(model, model.infer(batch), batch).data for _ in (1, 2))
     assert float((first - second).abs().max()) > 0.1 * float(first.abs().max())
     assert isinstance(model.infer(batch), Hypotheses)
+
+
+def test_shells_weigh_as_their_signal_and_noise_keeps_its_variance(planted):
+    """The ratio of powers is that of the true map's slices; the view's weights don't change the critic's noise in all."""
+    problem = planted(1000, sigma=1.0)
+    grid, poses = problem.grid, problem.stack.poses
+    batch = problem.loader().read(torch.arange(1000))
+    model = true_model(problem, Given(poses.rotation, poses.shift))
+    with torch.no_grad():
+        power = batch.power * model.predict(model.infer(batch))[:, 0].abs().square()
+        clear = batch.power > 0.1 * batch.power.mean(1, keepdim=True)
+        true = grid.shell_mean(((power * clear).sum(0) / clear.sum(0).clamp(min=1))[None])[0]
+        found = signal_to_noise(batch, grid)
+        strong = true > 0.1
+        assert int(strong.sum()) >= 3
+        torch.testing.assert_close(found[strong], true[strong], rtol=0.2, atol=0.1)
+        simulator = Simulator(grid, windowed=False)
+        empty = replace(batch, data=batch.power.sqrt() * torch.randn_like(batch.data))
+        before = simulator.images(empty).var()
+        simulator.look(batch)
+        assert float(simulator.view.max() / simulator.view.min()) > 2
+        assert float(simulator.images(empty).var() / before) == pytest.approx(1, abs=0.1)

@@ -1,0 +1,79 @@
+"""Maps along alpha as mixtures of archetypes: one map until they are let go, positive always, and images of what is mixed."""
+
+import pytest
+import torch
+
+from cryorecon.geometry import rotations
+from cryorecon.geometry.grid import Grid
+from cryorecon.volumes.archetypes import Archetypes
+from cryorecon.volumes.real_space import DensityGrid
+
+GRID = Grid(16, 3.0)
+
+
+@pytest.fixture
+def mixed(smooth_maps):
+    """Four archetypes that differ."""
+    volume = Archetypes(GRID, n=4)
+    volume.voxels.data.copy_(smooth_maps(16, 4).clamp(min=0))
+    return volume
+
+
+def test_weights_are_positive_and_add_up_to_one_and_follow_alpha(mixed):
+    weights = mixed.weights(torch.linspace(0, 1, 30)[:, None])
+    assert float(weights.detach().min()) > 0
+    torch.testing.assert_close(weights.sum(1), torch.ones(30))
+    assert weights.argmax(1).tolist() == sorted(weights.argmax(1).tolist())  # a row of neighbours
+    assert set(weights.argmax(1).tolist()) == {0, 1, 2, 3}
+
+
+def test_while_tied_a_step_leaves_one_map_the_mean(mixed):
+    mean = mixed.voxels.detach().mean(0)
+    mixed.constrain()
+    torch.testing.assert_close(mixed.voxels.detach(), mean.expand(4, -1, -1, -1))
+    z = torch.tensor([[0.0], [0.4], [1.0]])
+    torch.testing.assert_close(mixed.density(z), mean.expand(3, -1, -1, -1))
+
+
+def test_let_go_they_part_by_the_seed_and_once(mixed):
+    mixed.constrain()
+    other = Archetypes(GRID, n=4)
+    other.load_state_dict(mixed.state_dict())
+    for volume, seed in ((mixed, 1), (other, 2)):
+        volume.release(torch.Generator().manual_seed(seed))
+    assert not torch.allclose(mixed.voxels, other.voxels)
+    before = mixed.voxels.detach().clone()
+    assert float((before[0] - before[3]).norm() / before[0].norm()) > 0.1
+    assert float(before.min()) >= 0
+    mixed.release(torch.Generator().manual_seed(3))
+    mixed.constrain()
+    torch.testing.assert_close(mixed.voxels.detach(), before)  # neither again, nor tied again
+
+
+def test_one_archetype_is_one_map(smooth_maps):
+    volume = Archetypes(GRID, n=1)
+    volume.voxels.data.copy_(smooth_maps(16, 1).clamp(min=0))
+    before = volume.voxels.detach().clone()
+    volume.release(torch.Generator().manual_seed(0))
+    torch.testing.assert_close(volume.voxels.detach(), before)
+
+
+def test_images_are_those_of_the_mixed_map(mixed):
+    """A slice of a mixture, from mixed slices, is that of the mixed map."""
+    z = torch.tensor([0.1, 0.5, 0.95])[:, None, None]
+    turns = rotations.random(3, torch.Generator().manual_seed(0))[:, None]
+    with torch.no_grad():
+        found = mixed.slices(turns, z, slice(None))
+        for i in range(3):
+            one = DensityGrid(GRID)
+            one.voxels.copy_(mixed.density(z[i])[0])
+            expected = one.slices(turns[i : i + 1], torch.zeros(1, 1, 0), slice(None))
+            torch.testing.assert_close(found[i : i + 1], expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-3)
+
+
+def test_no_voxel_below_zero(mixed):
+    mixed.tied.fill_(False)
+    mixed.voxels.data.sub_(0.1 * mixed.voxels.data.max())
+    assert float(mixed.voxels.detach().min()) < 0
+    mixed.constrain()
+    assert float(mixed.voxels.detach().min()) == 0
