@@ -95,13 +95,13 @@ def judge(found: Tensor, true: Tensor, weight: Tensor, apix: float) -> Table:
     motion = [float(torch.corrcoef(torch.stack([((way[0] - way[-1]) * mask).flatten(),
                                                 ((true[0] - true[-1]) * mask).flatten()]))[0, 1])
               for way in (turned, turned.flip(0))]
-    way = -1 if motion[1] > motion[0] else 1
-    ends = [found[::way][i] for i in (0, -1)]
+    if motion[1] > motion[0]:
+        found, turned = found.flip(0), turned.flip(0)
     areas, truths = (cross_conformation(one).numpy() for one in
-                     (found[:: way] if way == 1 else found.flip(0), true[torch.from_numpy(ALPHA * 19).round().long()]))
+                     (found, true[torch.from_numpy(ALPHA * 19).round().long()]))
     matrix = occupancy.normalised(areas)
-    return {"ends": [reached(laid(one, true[i], apix), true[i], apix) for one, i in zip(ends, (0, -1), strict=True)],
-            "ends_in_frame": [reached(turned[i if way == 1 else -1 - i], true[i], apix) for i in (0, -1)],
+    return {"ends": [reached(laid(found[i], true[i], apix), true[i], apix) for i in (0, -1)],
+            "ends_in_frame": [reached(turned[i], true[i], apix) for i in (0, -1)],
             "motion": max(motion), "fsccc": float(np.corrcoef(areas.ravel(), truths.ravel())[0, 1]),
             "occupancies": {rule: occupancy.fractions(of(matrix)).tolist() for rule, of in occupancy.RULES.items()}}
 
