@@ -34,6 +34,7 @@ MEASURED = 1000  # images that say how bright the map is
 SMALLEST = 4  # px of a side that the critic's last convolution leaves, unless told how many layers
 SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
 WEIGHTS = 1.5  # step of archetypes' weights beside that of their voxels
+PULL = 0.1  # of archetypes to their neighbours, in units of their step
 LATE = 0.5  # share of a game after which weights are learned: of maps that are all alike they would only walk at random
 SHARED = 8  # images of a batch that show one conformation, where each costs a map
 FLAT, STEEP = 0.2, 5.0  # mean slope of a critic; the penalty holds a sound one near 1
@@ -169,6 +170,7 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
                 volume.release(torch.Generator().manual_seed(config.seed))
                 apart = (done - config.tied) / (1 - config.tied)
                 of_critic, of_maps = cosine(0.7, 0.2, apart), cosine(0.3, 0.03, apart)
+                volume.pull = min(PULL * config.lr * of_maps, 0.5)
         for optimiser, factor in ((critic, of_critic), (maps, of_maps), (scales, of_maps)):
             for group in optimiser.param_groups:
                 first = group.setdefault("initial_lr", group["lr"])

@@ -136,7 +136,7 @@ class RunConfig:
     critic_held: str = "penalty"
     penalty: float = 10.0
     archetypes: int = 6
-    tied: float = 0.12
+    tied: float = 0.2
     first_band: float = 0.5
     growth: float = 0.5
     pose_prior: str | None = None

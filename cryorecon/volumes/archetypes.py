@@ -22,7 +22,8 @@ class Archetypes(RealSpace):
     are learned: two archetypes may share alpha at any ratio, with a step between them or a ramp.
 
     While ``tied`` all archetypes are one map (a projection after each step, ``X_k <- mean X``): views and hand are then found
-    once for all of them. :meth:`release` parts them.
+    once for all of them. :meth:`release` parts them. From then on ``pull`` is the share by which each goes towards its
+    neighbours' mean after a step: nothing in projections holds their frames together, and noise would turn them apart.
 
     Parameters
     ----------
@@ -37,6 +38,7 @@ class Archetypes(RealSpace):
         alpha, centres = torch.linspace(0, 1, NODES), (torch.arange(n) + 0.5) / n
         self.logits = nn.Parameter((-0.5 * ((alpha[:, None] - centres) * n / OVERLAP) ** 2).to(grid.device))
         self.register_buffer("tied", torch.ones((), dtype=torch.bool, device=grid.device))
+        self.pull = 0.0
 
     def weights(self, z: Tensor) -> Tensor:
         """Of the archetypes, ``(n, K)``, at ``z (n, 1)``."""
@@ -61,11 +63,14 @@ class Archetypes(RealSpace):
         return torch.einsum("npk,nk->np", parts, weights).unflatten(0, z.shape[:2])
 
     def constrain(self) -> None:
-        """No voxel below zero; one map while ``tied``."""
+        """No voxel below zero; one map while ``tied``, and neighbours near each other later."""
         with torch.no_grad():
             self.voxels.clamp_(min=0)
             if self.tied:
                 self.voxels.copy_(self.voxels.mean(0).expand_as(self.voxels))
+            elif len(self.voxels) > 1:
+                inner = (self.voxels[2:] + self.voxels[:-2]) / 2
+                self.voxels.lerp_(torch.cat([self.voxels[1:2], inner, self.voxels[-2:-1]]), self.pull)
 
     def release(self, generator: torch.Generator) -> None:
         """Let archetypes part: along alpha the map grows by a smooth random field, which gives the game a side to choose."""

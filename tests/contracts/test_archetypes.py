@@ -50,6 +50,20 @@ def test_let_go_they_part_by_the_seed_and_once(mixed):
     torch.testing.assert_close(mixed.voxels.detach(), before)  # neither again, nor tied again
 
 
+def test_a_pull_brings_neighbours_nearer_and_keeps_what_is_linear_along_alpha(mixed, smooth_maps):
+    mixed.tied.fill_(False)
+    before = mixed.voxels.detach().clone()
+    mixed.pull = 0.5
+    mixed.constrain()
+    after = mixed.voxels.detach()
+    torch.testing.assert_close(after[1], (before[1] + (before[0] + before[2]) / 2) / 2)
+    torch.testing.assert_close(after[3], (before[3] + before[2]) / 2)
+    ramp = smooth_maps(16, 1).clamp(min=0) * torch.arange(1.0, 5.0)[:, None, None, None]
+    mixed.voxels.data.copy_(ramp)
+    mixed.constrain()
+    torch.testing.assert_close(mixed.voxels.detach()[1:3], ramp[1:3])
+
+
 def test_one_archetype_is_one_map(smooth_maps):
     volume = Archetypes(GRID, n=1)
     volume.voxels.data.copy_(smooth_maps(16, 1).clamp(min=0))
