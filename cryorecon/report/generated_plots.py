@@ -37,6 +37,8 @@ def fsccc(alpha: np.ndarray, areas: np.ndarray, parts: np.ndarray | None) -> Fig
         right.plot(alpha, row, "-o", markersize=3, color=shade, label=name)
     right.set(xlabel="α", xlim=ends, title="Each map with the two ends", ylabel="area under the FSC")
     if parts is not None:
+        bottom, top = right.get_ylim()
+        right.set_ylim(bottom, top + 0.06 * (top - bottom))  # room for the parts' names
         _strip(right, alpha, parts, half)
         right.axhline(halfway(areas), color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), label="halfway between the ends")
     drawn.legend(loc="outside lower right", ncols=3)

@@ -6,6 +6,7 @@ from cryorecon.cli.main import main
 from cryorecon.simulation.experiment import Experiment, ctf_table
 from cryorecon.simulation.motion import flexible
 from cryorecon.simulation.write import write_simulation
+from cryorecon.training import adversarial
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +31,22 @@ def error_of(capsys):
         return lines[0].removeprefix("cryorecon: error: ")
 
     return said
+
+
+@pytest.fixture
+def cut_short(monkeypatch):
+    """Runs a command of a game that is interrupted in its second pass; its exit code."""
+    def run(*arguments):
+        whole = adversarial.fit
+
+        def fit(*parts):
+            for record in whole(*parts):
+                if record.epoch == 2 and record.particles >= 16:
+                    raise KeyboardInterrupt
+                yield record
+
+        with monkeypatch.context() as patch:
+            patch.setattr(adversarial, "fit", fit)
+            return main([str(argument) for argument in arguments])
+
+    return run

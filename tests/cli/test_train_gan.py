@@ -105,22 +105,14 @@ def test_real_images_are_windowed_after_their_transform_like_simulated_ones(data
     assert state.simulator.window is not None
 
 
-def test_interrupted_and_resumed_is_undisturbed(known, tmp_path, monkeypatch, capsys):
-    whole = adversarial.fit
-
-    def fit(*arguments):
-        for record in whole(*arguments):
-            if record.epoch == 2 and record.particles >= 16:
-                raise KeyboardInterrupt
-            yield record
-
-    monkeypatch.setattr(adversarial, "fit", fit)
-    assert main([*known, "-n", "3", "-o", str(tmp_path / "cut")]) == 130
+@pytest.mark.parametrize("volume", ["density", "archetypes"])
+def test_interrupted_and_resumed_is_undisturbed(volume, known, tmp_path, cut_short, capsys):
+    command = [*known, "--volume", volume, "-n", "3"]
+    assert cut_short(*command, "-o", tmp_path / "cut") == 130
     assert "continue with: cryorecon train_gan" in capsys.readouterr().err
-    monkeypatch.undo()
     assert RunDirectory(tmp_path / "cut").epochs() == [0, 1]
-    assert main([*known, "-n", "3", "-o", str(tmp_path / "cut"), "--resume"]) == 0
-    assert main([*known, "-n", "3", "-o", str(tmp_path / "whole")]) == 0
+    assert main([*command, "-o", str(tmp_path / "cut"), "--resume"]) == 0
+    assert main([*command, "-o", str(tmp_path / "whole")]) == 0
     resumed, undisturbed = (RunDirectory(tmp_path / name).load() for name in ("cut", "whole"))
     for part in ("model", "critic", "simulator"):
         for name, values in undisturbed[part].items():

@@ -13,7 +13,7 @@ from cryorecon.data.mrc import write_stack
 from cryorecon.data.preprocess import Preparation
 from cryorecon.errors import InputError
 from cryorecon.objectives.noise_source import Patches, gaussian
-from cryorecon.training import adversarial, build
+from cryorecon.training import build
 from cryorecon.training.config import GAN, RunConfig
 from cryorecon.training.run_directory import RunDirectory
 
@@ -34,19 +34,9 @@ def known(data):
             "cpu"]
 
 
-def test_a_run_with_patches_says_so_and_resumes_bit_for_bit(known, tmp_path, monkeypatch, capsys):
-    whole = adversarial.fit
-
-    def fit(*arguments):
-        for record in whole(*arguments):
-            if record.epoch == 2 and record.particles >= 16:
-                raise KeyboardInterrupt
-            yield record
-
-    monkeypatch.setattr(adversarial, "fit", fit)
-    assert main([*known, "-n", "3", "-o", str(tmp_path / "cut")]) == 130
+def test_a_run_with_patches_says_so_and_resumes_bit_for_bit(known, tmp_path, monkeypatch, cut_short, capsys):
+    assert cut_short(*known, "-n", "3", "-o", tmp_path / "cut") == 130
     assert "patches 48, power 1" in capsys.readouterr().err
-    monkeypatch.undo()
     monkeypatch.chdir(tmp_path)  # the patches' path is absolute in the run
     assert main([known[0], known[1], "-n", "3", "-o", str(tmp_path / "cut"), "--resume"]) == 0
     assert main([*known, "-n", "3", "-o", str(tmp_path / "whole")]) == 0

@@ -14,6 +14,7 @@ from cryorecon.geometry.fourier import centred_ifft
 from cryorecon.geometry.grid import Grid
 from cryorecon.imaging.ctf import Optics, ctf
 from cryorecon.imaging.masks import radius_map, soft_sphere
+from cryorecon.training import ab_initio
 from cryorecon.volumes.symmetry import symmetrise
 from cryorecon.volumes.voxel_grid import VoxelGrid
 
@@ -85,3 +86,23 @@ def smooth_maps():
 def planted():
     """Calls :func:`_planted`."""
     return _planted
+
+
+@pytest.fixture
+def stopped_after_a_pass(monkeypatch):
+    """Runs a search of poses that is interrupted when its first pass is over."""
+    def run(search):
+        passes, one = [], ab_initio.next_stage
+
+        def interrupted(*args):
+            if passes:
+                raise KeyboardInterrupt
+            passes.append(args)
+            return one(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ab_initio, "next_stage", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                search()
+
+    return run

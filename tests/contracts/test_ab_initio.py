@@ -44,22 +44,11 @@ def test_rough_poses_are_brought_home(planted, tmp_path, config):
     assert error.shift.median() < 0.4  # Å, a tenth of a pixel
 
 
-def test_a_run_stopped_between_passes_ends_as_if_it_had_not(planted, tmp_path, monkeypatch):
+def test_a_run_stopped_between_passes_ends_as_if_it_had_not(planted, tmp_path, stopped_after_a_pass):
     problem = planted(80, box=24, sigma=0.5)
     stack, whole, stopped = rough(problem), tmp_path / "whole", tmp_path / "stopped"
     undisturbed = found(CONFIG, stack, whole)
-    passes, one = [], ab_initio.next_stage
-
-    def interrupted(*args):
-        if passes:
-            raise KeyboardInterrupt
-        passes.append(args)
-        return one(*args)
-
-    monkeypatch.setattr(ab_initio, "next_stage", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        found(CONFIG, stack, stopped)
-    monkeypatch.setattr(ab_initio, "next_stage", one)
+    stopped_after_a_pass(lambda: found(CONFIG, stack, stopped))
     resumed = found(CONFIG, stack, stopped)
     assert torch.equal(resumed.rotation, undisturbed.rotation)
     assert torch.equal(resumed.shift, undisturbed.shift)

@@ -129,21 +129,10 @@ def test_a_whole_run_ends_on_the_starts_map(problem, start, tmp_path):
     assert laid.value[10] > 0.5 > coarse.value[10]
 
 
-def test_a_run_stopped_between_passes_ends_as_if_it_had_not(problem, start, tmp_path, monkeypatch):
+def test_a_run_stopped_between_passes_ends_as_if_it_had_not(problem, start, tmp_path, stopped_after_a_pass):
     """And the start is not read again."""
     undisturbed, _ = found(problem, start, tmp_path / "whole")
-    passes, one = [], ab_initio.next_stage
-
-    def interrupted(*args):
-        if passes:
-            raise KeyboardInterrupt
-        passes.append(args)
-        return one(*args)
-
-    monkeypatch.setattr(ab_initio, "next_stage", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        found(problem, start, tmp_path / "stopped")
-    monkeypatch.setattr(ab_initio, "next_stage", one)
+    stopped_after_a_pass(lambda: found(problem, start, tmp_path / "stopped"))
     start.unlink()
     resumed, _ = found(problem, start, tmp_path / "stopped")
     assert torch.equal(resumed.rotation, undisturbed.rotation)
