@@ -116,7 +116,12 @@ def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | Non
     if saved is not None:
         state.epoch = saved["epoch"]
         for name, part in state.parts().items():
-            part.load_state_dict(saved[name])
+            try:
+                part.load_state_dict(saved[name])
+            except RuntimeError:
+                raise InputError(f"expected a checkpoint with the {name} that this run's configuration has, found another, of "
+                                 "cryorecon " + str(saved["version"]) + "; go on with the version that made it, or begin anew "
+                                 "in another folder") from None
         return state
     sample = loader.read(torch.arange(min(MEASURED, len(problem.stack))))
     unit = natural_unit(model, sample, soft_sphere(grid.box, 0.25 * grid.box, 1.0, device=grid.device))

@@ -115,8 +115,8 @@ class Lattice:
 
     def _series(self, coarse: int) -> Tensor:
         """Fourier series of an axis of ``coarse`` voxels, origin in its middle, at the lattice's points: ``(side, coarse)``."""
-        k, x = (torch.arange(-reach, length - reach, device=self.device) for reach, length in
-                ((self.reach, self.side), (coarse // 2, coarse)))
+        k = torch.arange(-self.reach, self.reach + 1, device=self.device)
+        x = torch.arange(coarse, device=self.device) - coarse // 2
         angle = -2 * math.pi * ((k[:, None] * x) % (self.pad * coarse)) / (self.pad * coarse)
         return torch.polar(torch.ones_like(angle), angle)
 

@@ -40,9 +40,10 @@ class RealSpace(Volume):
         points, owner = self.grid.points[selection], None
         if self.z_dim:
             rotation = rotation.expand(len(z), -1, -1, -1)
-            several, owner = torch.unique(z.flatten(0, 1), dim=0, return_inverse=True)
-            if z.requires_grad:  # torch can't tell whose gradient a shared one is
-                several, owner = z.flatten(0, 1), torch.arange(len(owner), device=z.device)
+            if z.requires_grad:  # which unique has no derivative for
+                several, owner = z.flatten(0, 1), torch.arange(z.shape[0] * z.shape[1], device=z.device)
+            else:
+                several, owner = torch.unique(z.flatten(0, 1), dim=0, return_inverse=True)
         maps = self.density(several if self.z_dim else z.new_zeros(1, 0))
         coefficients = torch.view_as_real(self.lattice.from_density(maps)).flatten(0, 1)
         found = self.lattice.slices(coefficients, rotation.flatten(0, 1), points, owner)

@@ -10,7 +10,7 @@ import cryorecon
 from cryorecon.data.loader import Loader
 from cryorecon.metrics.pose_error import pose_error
 from cryorecon.training.build import first_noise, open_data
-from cryorecon.training.config import CONV, GAN, RunConfig
+from cryorecon.training.config import GAMES, RunConfig
 
 pytestmark = pytest.mark.cuda
 
@@ -74,10 +74,10 @@ def test_the_networks_own_schedule(hinge, tmp_path, zdim):
     assert torch.isfinite(run.density(run.z[:1] if zdim else np.zeros((1, 0), np.float32))).all()
 
 
-@pytest.mark.parametrize("volume", ["density", "conv"])
+@pytest.mark.parametrize("volume", ["density", "archetypes", "conv"])
 def test_a_game(hinge, tmp_path, volume):
-    options = {"density": GAN, "conv": {key: value for key, value in CONV.items() if key != "zdim"} | {"width": 4}}[volume]
-    zdim = int(volume == "conv")
+    options = {key: value for key, value in GAMES[volume].items() if key != "zdim"} | {"width": 4}
+    zdim = int(volume != "density")
     run = cryorecon.train(hinge, tmp_path / "run", zdim=zdim, device="cuda", **options | {"epochs": 2, "critic_width": 4})
     again = cryorecon.train(hinge, tmp_path / "run", zdim=zdim, device="cuda", resume=True,
                             **options | {"epochs": 3, "critic_width": 4})
