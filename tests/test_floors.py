@@ -10,7 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "cryorecon"
 FLOORS = {
-    "errors": -1,
+    "errors": -2, "launch": -2,
+    "ranks": -1,
     "geometry": 0,
     "imaging": 1, "metrics": 1,
     "data": 2, "volumes": 2,

@@ -12,13 +12,14 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from types import ModuleType
 from typing import Any, NoReturn
 
 from cryorecon import __version__
 from cryorecon.cli.memory import keep_freed_blocks
 from cryorecon.errors import InputError
+from cryorecon.launch import follows, launched
 
 GROUPS: dict[str, dict[str, str]] = {
     "Prepare": {
@@ -59,6 +60,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "filter": "keep chosen particles of a star, cs, pickle or stack",
     },
 }
+SHARED = ("train_nn", "train_gan", "train_vae")  # what several processes may do together
 COMMANDS: tuple[str, ...] = tuple(name for group in GROUPS.values() for name in group)
 
 USER_ERROR, INTERRUPTED, READER_GONE = 2, 130, 141  # the shell's 128 + SIGINT, 128 + SIGPIPE
@@ -113,6 +115,9 @@ def run(argv: Sequence[str]) -> None:
         print(f"cryorecon {__version__}")
     else:
         module = command(argv[0])
+        if launched() > 1 and argv[0] not in SHARED:
+            raise InputError(f"{argv[0]}: expected one process, found {launched()} (WORLD_SIZE); torchrun is for "
+                             f"{', '.join(SHARED)}")
         parser = _Parser(prog=f"cryorecon {argv[0]}", description=module.__doc__, allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
         module.add_args(parser)
@@ -132,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(overview(), file=sys.stderr)
         return USER_ERROR
     try:
-        with _one_line_warnings():
+        with _one_line_warnings(), _one_speaker():
             run(argv)
         sys.stdout.flush()
     except InputError as error:
@@ -162,6 +167,17 @@ def _system_message(error: OSError) -> str:
     if error.filename is None:
         raise error
     return f"{where}expected a file that can be opened, found: {error.strerror}; check the path and its permissions"
+
+
+@contextmanager
+def _one_speaker() -> Iterator[None]:
+    """Of several processes only the first prints what comes out and warns; errors are everyone's."""
+    if not follows():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

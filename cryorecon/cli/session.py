@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from cryorecon import ranks
 from cryorecon.cli.idle import idle
 from cryorecon.cli.options import configuration, given, spelled
 from cryorecon.errors import InputError
@@ -29,10 +30,10 @@ UNITS = {"apix": " Å/px", "box": " px", "images": " images", "particles": " par
 class Console:
     """Lines on stderr and, with the time, in ``run.log``; a bar below them where stderr is a terminal.
 
-    log: path of ``run.log``. epochs: of the whole run. done: those behind it.
+    log: path of ``run.log``; None: says nothing, another process does. epochs: of the whole run. done: those behind it.
     """
 
-    def __init__(self, log: Path, epochs: int, done: int = 0):
+    def __init__(self, log: Path | None, epochs: int, done: int = 0):
         self.log, self.epochs, self.done = log, epochs, done
         self.images = self.per_particle = 0.0
         self.seen = 0
@@ -41,11 +42,14 @@ class Console:
 
     def line(self, text: str) -> None:
         """One line, here and in the log."""
-        tqdm.write(text, file=sys.stderr)
+        if self.log is not None:
+            tqdm.write(text, file=sys.stderr)
         self.note(text)
 
     def note(self, text: str) -> None:
         """One line of the log."""
+        if self.log is None:
+            return
         with self.log.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
@@ -59,7 +63,7 @@ class Console:
         """Progress of the network."""
         if self.bar is None:
             self.began = time.monotonic()
-            self.bar = tqdm(total=int(self.images) * (self.epochs - self.done), unit="img", disable=None,
+            self.bar = tqdm(total=int(self.images) * (self.epochs - self.done), unit="img", disable=None if self.log else True,
                             dynamic_ncols=True, smoothing=0.05)
         now = (record.epoch - 1 - self.done) * int(self.images) + round(record.particles * self.per_particle)
         now = min(now, (record.epoch - self.done) * int(self.images))
@@ -110,10 +114,15 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
     ------
     InputError: bad input of any kind, a full disk. KeyboardInterrupt: with a message that says how to continue.
     """
-    from cryorecon.training.run_directory import RunDirectory
+    with ranks.joined():
+        return _run(args, name, preset)
+
+
+def _run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDirectory":
+    from cryorecon.training.follower import run_directory
     from cryorecon.training.train import train
 
-    directory = RunDirectory(args.outdir)
+    directory = run_directory(args.outdir)
     command = ["cryorecon", *sys.argv[1:]]
     resume = args.resume or args.load is not None
     table = given(args)
@@ -125,7 +134,7 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
         config = directory.resumed(table, spelled)
     else:
         config = configuration(preset | table)
-    console = Console(directory.path / "run.log", config.epochs, done)
+    console = Console(directory.path / "run.log" if ranks.leads() else None, config.epochs, done)
 
     def report(stage: str, values: dict[str, float]) -> None:
         console.stage(stage, values)
@@ -140,9 +149,11 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
             console.line(f"resumed after epoch {done}")
         for record in train(config, directory, resume, report):
             console.record(record)
+            if ranks.leads():
+                _draw_samples(directory)
+        if ranks.leads():
             _draw_samples(directory)
-        _draw_samples(directory)
-        _draw_poses(directory)
+            _draw_poses(directory)
     return directory
 
 

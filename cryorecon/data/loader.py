@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryorecon import ranks
 from cryorecon.data.stack import ParticleStack
 from cryorecon.geometry.grid import Grid, Selection
 from cryorecon.imaging.masks import radius_map, window
@@ -100,8 +101,8 @@ class Loader:
         outside = (radius_map(grid.box, 2, grid.device) > 0.92 * grid.box / 2).float()
         self._rim = outside / outside.sum()
         order = torch.argsort(stack.particle, stable=True)
-        _, counts = torch.unique_consecutive(stack.particle[order], return_counts=True)
-        self._order, self._counts = order, counts
+        ids, counts = torch.unique_consecutive(stack.particle[order], return_counts=True)
+        self._order, self._ids, self._counts = order, ids, counts
         self._starts = torch.cumsum(counts, 0) - counts
         self._scale = self._cached_scale = torch.ones(len(stack))
         self._cache: Batch | None = None
@@ -157,8 +158,13 @@ class Loader:
         spans = [self._order[self._starts[p] : self._starts[p] + self._counts[p]] for p in particles.tolist()]
         return self.read(torch.cat(spans))
 
+    def places(self, batch: Batch) -> Tensor:
+        """Positions of a batch's particles in the order of particle ids, ``(particles,)``."""
+        return torch.searchsorted(self._ids, batch.particle[batch.particle_starts()].cpu())
+
     def epoch(self, particles: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """One pass in batches of whole particles; in random order where a generator is given.
+        """One pass in batches of whole particles; in random order where a generator is given. Of several processes
+        (:mod:`cryorecon.ranks`) each gets its share of every batch.
 
         Random order over a large stack is taken in blocks of neighbouring particles, so that a disk
         reads in runs; blocks and their contents are both shuffled.
@@ -170,8 +176,11 @@ class Loader:
             chosen = torch.randperm(n, generator=generator)
         else:
             chosen = _block_shuffle(n, 4096, generator)
-        for part in chosen.split(particles):
-            yield self.of(part)
+        parts = list(chosen.split(max(particles, ranks.count())))
+        if len(parts) > 1 and len(parts[-1]) < ranks.count():  # none goes without a share
+            parts[-2:] = [torch.cat(parts[-2:])]
+        for part in parts:
+            yield self.of(ranks.mine(part))
 
 
 def joined(parts: Sequence[Batch]) -> Batch:

@@ -60,10 +60,11 @@ class Adversarial:
         """The critic's step and, when it is due, the generator's."""
         self.prepare(self._batches)
         seen = batch.select(self.simulator.grid.band(self.limit))
-        yield Gradient("critic", lambda: self._critic(model, seen))
+        yield Gradient("critic", lambda: self._critic(model, seen), clip=self.game.critic_clip)
         self._batches += 1
         if self._batches % self.game.critic_steps == 0:
-            yield Gradient("generator", lambda: self._generator(model, seen), self.settle)
+            yield Gradient("generator", lambda: self._generator(model, seen), self.settle, self.game.generator_clip,
+                           self.game.critic_steps)
 
     def finish_pass(self, model: Model) -> dict[str, float]:
         """The count of batches begins anew, so that a resumed run does as an undisturbed one."""
@@ -84,7 +85,6 @@ class Adversarial:
             loss = loss + self.game.penalty * penalty
             log |= {"penalty": float(penalty.detach()) * n, "critic_slope": float(norms.detach().sum())}
         loss.backward()
-        nn.utils.clip_grad_norm_(self.critic.parameters(), self.game.critic_clip)
         return log
 
     def _places(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -95,12 +95,9 @@ class Adversarial:
         return share * real + (1 - share) * fake
 
     def _generator(self, model: Model, batch: Batch) -> dict[str, float]:
-        parameters = [p for p in (*model.parameters(), *self.simulator.parameters()) if p.requires_grad]
         self.critic.requires_grad_(False)  # its gradient is the critic's step's alone
         try:
             (-self.critic(self.simulator.images(self.simulator(model, batch))).mean()).backward()
         finally:
             self.critic.requires_grad_(True)
-        norm = nn.utils.clip_grad_norm_(parameters, self.game.generator_clip)
-        # one step for so many batches: times their number, so that the mean over images is that of the steps
-        return {"generator_gradient": float(norm) * len(batch) * self.game.critic_steps}
+        return {}

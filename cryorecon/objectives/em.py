@@ -15,9 +15,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from cryorecon import ranks
 from cryorecon.data.loader import Batch
 from cryorecon.geometry.grid import Grid
 from cryorecon.inference.hypotheses import Hypotheses
+from cryorecon.inference.pose.table import meet
 from cryorecon.model import Model
 from cryorecon.objectives.cores import side_by_side
 from cryorecon.objectives.filters import half_set_fsc, local_wiener, resolved_part
@@ -60,7 +62,7 @@ class LinearEM:
         self.sums = [Accumulator(self.lattice, points, self.q, symmetry) for _ in volumes]
         self.first = torch.zeros(self.q, device=grid.device)
         self.second = torch.zeros(self.q, self.q, device=grid.device)
-        self.count = 0.0
+        self.count = torch.zeros((), device=grid.device)
         self.fsc = torch.zeros(self.q, self.lattice.n_shells)
         self.half_maps = torch.zeros(0)  # (2, D', D', D'): unfiltered, unmasked means of the last solve
         self.turn = torch.eye(self.q, device=grid.device)
@@ -99,6 +101,8 @@ class LinearEM:
     def finish_pass(self, model: Model) -> dict[str, float]:
         """Solve for the maps, filter them, and hand them to the folds' volumes and to the model's."""
         folds = len(self.sums)
+        meet(model, *(self.poses or ()))
+        ranks.add_up(self.count, self.first, self.second, *(part for each in self.sums for part in (each.numerator, each.gram)))
         halves = torch.stack([self._solve(range(which, folds, 2)) for which in (0, 1)])
         self.turn = latent_frame(self.first / self.count, self.second / self.count, halves.mean(0))
         halves = self._turned(halves)
@@ -118,6 +122,8 @@ class LinearEM:
         for volume, own in zip(self.volumes, crossed, strict=True):
             _store(volume, own, self.limit)
         _store(model.volume, joint, self.limit)
+        for solved in (*self.volumes, model.volume):
+            ranks.agree(solved)
         return {}
 
     def _turned(self, maps: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryorecon import ranks
 from cryorecon.data.loader import Batch
 from cryorecon.geometry.grid import Grid
 from cryorecon.geometry.rotations import random
@@ -95,6 +96,7 @@ class StochasticEM:
                 self.show(search, plan)
                 found = search(Hypotheses.empty(len(batch), batch.data.device), batch)
             numerator, weight = self._insert(found, batch, plan.kmax)
+            ranks.add_up(numerator, weight)
             self.numerator = FORGET * self.numerator + numerator
             self.weight = FORGET * self.weight + weight
             self.density = self._solve(plan.kmax)

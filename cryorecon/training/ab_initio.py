@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from cryorecon import ranks
 from cryorecon.data.loader import Loader
 from cryorecon.data.stack import ParticleStack
 from cryorecon.data.tilt_pair import poses_of_particles
@@ -120,13 +121,14 @@ def best_start(loader: Loader, grid: Grid, mask: Tensor, schedule: Schedule, til
     annealing = fitting(Annealing(plan.extent, shifts=plan.shifts, memory=plan.memory), grid, loader.n_particles)
 
     def start(number: int) -> tuple[float, StochasticEM, PoseTable]:
-        generator = torch.Generator().manual_seed(seed * 1000 + number)
+        generator = torch.Generator().manual_seed(ranks.own(seed * 1000 + number))
         em = StochasticEM(grid, annealing, mask, generator, schedule.symmetry)
         table = PoseTable.unknown(loader.n_particles, tilt, grid.device)
         advance(em, loader, table, int(annealing.coarse * annealing.steps), seed * 1000 + number)
         return judged(em, loader, table), em, table
 
-    starts = side_by_side([partial(start, number) for number in range(schedule.restarts)])
+    tasks = [partial(start, number) for number in range(schedule.restarts)]
+    starts = side_by_side(tasks) if ranks.count() == 1 else [task() for task in tasks]  # processes meet on one thread
     for number, (evidence, _, _) in enumerate(starts, 1):
         report(f"start {number}/{schedule.restarts}", {"log_likelihood": evidence})
     best = max(range(len(starts)), key=lambda number: starts[number][0])
@@ -164,9 +166,12 @@ def judged(em: StochasticEM, loader: Loader, table: PoseTable) -> float:
     plan = replace(em.annealing.plan(em.annealing.steps), kmin=band, kmax=band)
     search = Search(em.grid, table, plan)
     em.show(search, plan)
+    table.meet()  # of the steps so far, in which one particle may have been several processes'
     particles = torch.arange(min(JUDGED, loader.n_particles))
     for part in particles.split(IMAGES):
-        search(Hypotheses.empty(len(part), em.grid.device), loader.of(part).to(em.grid.device))
+        batch = loader.of(ranks.mine(part)).to(em.grid.device)
+        search(Hypotheses.empty(len(batch), em.grid.device), batch)
+    table.meet()
     return float(table.evidence[particles].mean())
 
 

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import cryorecon
+from cryorecon import ranks
 from cryorecon.data.loader import Loader
 from cryorecon.data.mrc import write_volume
 from cryorecon.data.stack import ParticleStack
@@ -69,6 +71,8 @@ def train_adversarial(config: RunConfig, directory: RunDirectory, resume: bool, 
                          "given_poses": 0})
     saved = directory.load() if resume and directory.epochs() else None
     state = begin(config, problem, saved, report)
+    for part in state.parts().values():
+        ranks.agree(part)
     made = optimisers(config, state)
     if saved is None:
         save(directory, state, made)
@@ -255,4 +259,5 @@ def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:
     if config.zdim == 0:
         with torch.no_grad():
             density = state.model.volume.density(torch.zeros(1, 0, device=state.loader.grid.device))[0]
-        write_volume(directory.path / f"reconstruct.{state.epoch}.mrc", density.cpu().numpy(), state.loader.grid.apix)
+        directory.write(f"reconstruct.{state.epoch}.mrc",
+                        partial(write_volume, array=density.cpu().numpy(), apix=state.loader.grid.apix))

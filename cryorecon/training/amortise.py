@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from cryorecon import ranks
 from cryorecon.data.loader import Loader
 from cryorecon.inference.conformation.encoder import Encoder
 from cryorecon.inference.hypotheses import Hypotheses
@@ -31,6 +32,7 @@ def fit_encoder(encoder: Encoder, taught: Model, loader: Loader, batch_particles
             loss = (miss / log_variance[owner].exp() + log_variance[owner]).mean()
             optimiser.zero_grad()
             loss.backward()
+            ranks.mean_gradients(list(encoder.parameters()), len(batch))
             nn.utils.clip_grad_norm_(encoder.parameters(), 10.0)
             optimiser.step()
 
@@ -39,11 +41,14 @@ def _targets(taught: Model, loader: Loader) -> tuple[Tensor, Tensor]:
     """Posterior mean and variance of z for every image, ``(N, d)`` each."""
     device, n = taught.grid.device, len(loader.stack)
     mean = variance = torch.zeros(0)
+    seen = []
     for batch, found in inferred(taught, loader):
+        seen.append(batch.image)
         if found.z_cov is None:
             raise TypeError(f"expected a teacher with a covariance, found {type(taught.conformation).__name__}")
         if not len(mean):
             mean, variance = torch.zeros(n, found.z.shape[-1], device=device), torch.ones(n, found.z.shape[-1], device=device)
         mean[batch.image] = found.z[:, 0]
         variance[batch.image] = found.z_cov[:, 0].diagonal(dim1=1, dim2=2).clamp(min=1e-3)
+    ranks.share_rows(torch.cat(seen), mean, variance)
     return mean, variance

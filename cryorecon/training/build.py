@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cryorecon import ranks
 from cryorecon.data.background import load_background
 from cryorecon.data.load import load_particles, read_pose_file
 from cryorecon.data.loader import Loader, estimate_noise
@@ -21,6 +22,7 @@ from cryorecon.inference.conformation import CONFORMATIONS
 from cryorecon.inference.conformation.posterior import DiscretePrior
 from cryorecon.inference.pose import POSES
 from cryorecon.inference.pose.table import PoseTable
+from cryorecon.launch import place
 from cryorecon.model import Model
 from cryorecon.objectives.noise_source import NoiseSource, Patches, gaussian
 from cryorecon.training.config import RunConfig
@@ -51,9 +53,21 @@ class Problem:
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto``: a GPU where there is one."""
+    """``auto``: a GPU where there is one; of several processes on a machine each has its own.
+
+    Raises
+    ------
+    InputError: no such device, or fewer GPUs than processes.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.count() > 1 and torch.cuda.is_available():
+        number, gpus = place(), torch.cuda.device_count()
+        if number >= gpus:
+            raise InputError(f"device: expected a GPU for each process on a machine, found {gpus} GPUs and a process number "
+                             f"{number + 1}; start fewer, or give --device cpu")
+        name = f"cuda:{number}"
+        torch.cuda.set_device(number)
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device: expected a GPU for {name!r}, found none; use --device cpu")
     if name.split(":")[0] not in ("cpu", "cuda"):

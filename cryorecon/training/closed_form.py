@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryorecon import ranks
 from cryorecon.data.loader import Loader
 from cryorecon.geometry.fourier import resample
 from cryorecon.geometry.grid import Grid
@@ -189,10 +190,13 @@ def learn_prior(loader: Loader, model: Model, others: tuple[VoxelGrid, VoxelGrid
     """The latent's distribution from at most ``most`` particles, each judged by the other half's volume."""
     grid = model.grid
     judges = [Posterior(volume, grid, volume.lattice.limit) for volume in others]
-    grams, vectors = [], []
+    grams, vectors, places = [], [], []
     chosen = torch.randperm(loader.n_particles, generator=generator)[:most].sort().values
     for particles in chosen.split(loader.particles_for(images_at_once(grid))):
-        batch = loader.of(particles).to(grid.device)
+        own = ranks.mine(particles)
+        if not len(own):
+            continue
+        batch = loader.of(own).to(grid.device)
         for number, judge in enumerate(judges, 1):
             part = batch.at(torch.nonzero(half[batch.image] == number)[:, 0])
             if not len(part):
@@ -202,7 +206,13 @@ def learn_prior(loader: Loader, model: Model, others: tuple[VoxelGrid, VoxelGrid
                 gram, vector, _, _ = judge.particle_moments(posed, part)
             grams.append(gram)
             vectors.append(vector)
-    return DiscretePrior.fit(torch.cat(grams), torch.cat(vectors), atoms, iterations, generator)
+            places.append(loader.places(part).to(grid.device))
+    gram, vector, place = (ranks.gathered(torch.cat(parts)) for parts in (grams, vectors, places))
+    order = torch.argsort(place)  # whoever saw them, and when
+    gram, vector = gram[order], vector[order]
+    prior = DiscretePrior.fit(gram, vector, atoms, iterations, generator)
+    ranks.agree(prior)
+    return prior
 
 
 def image_scales(loader: Loader, model: Model) -> Tensor:
@@ -215,12 +225,15 @@ def image_scales(loader: Loader, model: Model) -> Tensor:
     all are 1.
     """
     factor, variance = torch.ones(len(loader.stack)), torch.ones(len(loader.stack))
+    images = []
     for batch, found in inferred(model, loader):
+        images.append(batch.image.cpu())
         with torch.no_grad():
             seen = model.predict(found)[:, 0]
             power = (batch.power * seen.abs().square()).sum(1).clamp(min=1e-12)
             factor[batch.image.cpu()] = ((batch.data.conj() * seen).real.sum(1) / power).cpu()
             variance[batch.image.cpu()] = (0.5 / power).cpu()
+    ranks.share_rows(torch.cat(images), factor, variance)
     middle = factor.median()
     weight = 1 / variance
     excess = (weight * ((factor - middle).square() - variance)).sum() / weight.sum()

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+from torch import nn
 
+from cryorecon import ranks
 from cryorecon.data.loader import Batch, Loader
 from cryorecon.model import Model
 from cryorecon.objectives.steps import ClosedForm, Gradient
@@ -40,6 +42,12 @@ class Record:
         for key, value in log.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
 
+    def meet(self) -> None:
+        """Add up the sums of all processes."""
+        sums = torch.tensor([self.sums[key] for key in sorted(self.sums)], dtype=torch.float64)
+        ranks.add_up(sums)
+        self.sums = dict(zip(sorted(self.sums), sums.tolist(), strict=True))
+
     def means(self) -> dict[str, float]:
         """Mean per image of what has been logged."""
         weight = max(self.sums.get("weight", 0.0), 1.0)
@@ -66,6 +74,8 @@ def fit(model: Model, objective: Objective, loader: Loader, optimisers: dict[str
     """Run passes over the data; yields a record after each batch, and one with ``done`` after each pass."""
     for epoch in epochs:
         generator = stream(seed, epoch)
+        if ranks.count() > 1:  # the order is everyone's, what is drawn for an image its process's
+            torch.manual_seed(ranks.own(torch.initial_seed()))
         model.train()
         record = Record(epoch)
         for raw in loader.epoch(batch_particles, generator):
@@ -74,15 +84,22 @@ def fit(model: Model, objective: Objective, loader: Loader, optimisers: dict[str
                 if isinstance(step, ClosedForm):
                     record.add(step.accumulate())
                     continue
+                groups = [group for optimiser in optimisers[step.group] for group in optimiser.param_groups]
+                parameters = [p for group in groups for p in group["params"]]
                 for optimiser in optimisers[step.group]:
                     optimiser.zero_grad(set_to_none=True)
                 record.add(step.backward())
+                ranks.mean_gradients(parameters, len(batch))
+                if step.clip < math.inf:
+                    norm = nn.utils.clip_grad_norm_(parameters, step.clip)
+                    record.add({f"{step.group}_gradient": float(norm) * len(batch) * step.every})  # means are over images
                 for optimiser in optimisers[step.group]:
                     optimiser.step()
                 step.settle()
             record.particles += batch_particles
             yield record
         record.particles = loader.n_particles
+        record.meet()
         record.add({key: value * record.sums.get("weight", 1.0) for key, value in objective.finish_pass(model).items()})
         record.done = True
         yield record

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryorecon import ranks
 from cryorecon.data.loader import Batch, Loader
 from cryorecon.inference.conformation.fixed import Fixed
 from cryorecon.inference.conformation.posterior import Known, Posterior
@@ -18,7 +19,7 @@ POINTS = 1 << 20  # Fourier points held at once
 
 def inferred(model: Model, loader: Loader, points: int = POINTS) -> Iterator[tuple[Batch, Hypotheses]]:
     """Batches of about ``points`` Fourier points on the model's device, in the order of particle ids, and their hypotheses:
-    what is inferred for good, not a draw of training; no gradient flows."""
+    what is inferred for good, not a draw of training; no gradient flows. Of several processes each gets its share."""
     model.eval()
     for raw in loader.epoch(loader.particles_for(max(1, points // model.grid.n))):
         batch = raw.to(model.grid.device)
@@ -57,15 +58,18 @@ def survey(model: Model, posterior: Posterior, loader: Loader) -> Known:
     n, particles, d, device = len(loader.stack), loader.n_particles, posterior.volume.z_dim, model.grid.device
     z, kl = torch.zeros(n, d, device=device), torch.zeros(n, device=device)
     gram, vector = torch.zeros(particles, d, d, device=device), torch.zeros(particles, d, device=device)
-    seen = 0
+    images, particles_seen = [], []
     for batch, posed in inferred(Model(model.grid, model.volume, model.pose, Fixed()), loader):
         with torch.no_grad():
             moments = posterior.particle_moments(posed, batch)
             told = posterior.told(posed, moments)
+        row = loader.places(batch).to(device)
         z[batch.image], kl[batch.image] = told.z[:, 0], told.kl[:, 0]
-        row = slice(seen, seen + len(moments[0]))
         gram[row], vector[row] = moments[0], moments[1]
-        seen += len(moments[0])
+        images.append(batch.image)
+        particles_seen.append(row)
+    ranks.share_rows(torch.cat(images), z, kl)
+    ranks.share_rows(torch.cat(particles_seen), gram, vector)
     return Known(z, kl, gram, vector)
 
 
@@ -87,15 +91,18 @@ def latent_posteriors(model: Model, loader: Loader, kl_weight: float = 1.0) -> L
         mean = torch.zeros(loader.n_particles, known.z.shape[1])
         mean[row] = known.z.cpu()  # a particle's images all have its z
         return Latents(mean, 2 * known.gram.cpu(), 2 * known.vector.cpu())
-    means: list[Tensor] = []
-    precisions: list[Tensor] = []
+    n, d = loader.n_particles, model.volume.z_dim
+    mean, whole, told = torch.zeros(n, d), torch.zeros(n, d, d), True
+    seen: list[Tensor] = []
     for batch, found in inferred(model, loader):
-        starts = batch.particle_starts()
-        means.append((found.log_weight.exp()[..., None] * found.z).sum(1)[starts].cpu())
-        if found.z_cov is not None:
-            precisions.append(torch.linalg.inv(found.z_cov[starts, 0]).cpu())
-    mean, d = torch.cat(means), means[0].shape[1]
-    if not precisions:
+        starts, row = batch.particle_starts(), loader.places(batch)
+        mean[row] = (found.log_weight.exp()[..., None] * found.z).sum(1)[starts].cpu()
+        if found.z_cov is None:
+            told = False
+        else:
+            whole[row] = torch.linalg.inv(found.z_cov[starts, 0]).cpu()
+        seen.append(row)
+    ranks.share_rows(torch.cat(seen), mean, whole)
+    if not told:
         return Latents(mean, torch.zeros(0, d, d), torch.zeros(0, d))
-    whole = torch.cat(precisions)
     return Latents(mean, kl_weight * (whole - torch.eye(d)), kl_weight * (whole @ mean[..., None])[..., 0])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from cryorecon import ranks
 from cryorecon.data.loader import Batch, Loader
 from cryorecon.geometry.rotations import angle_between
 from cryorecon.inference.conformation.fixed import Fixed
@@ -130,7 +131,7 @@ def signal_amplitude(loader: Loader, images: int = 500) -> float:
 def pretrain(model: Model, drawn: Drawn, objective: Likelihood, loader: Loader, optimisers: dict, images: int,
              config: RunConfig) -> None:
     """Show the network so many images at random poses."""
-    drawn.generator.manual_seed(config.seed * 1_000_003 + STREAM)
+    drawn.generator.manual_seed(ranks.own(config.seed * 1_000_003 + STREAM))
     shown = Model(model.grid, model.volume, drawn, Fixed())
     seen, number, wanted = 0, STREAM - 1, loader.particles_for(images) if images else 0
     while seen < wanted:
@@ -154,6 +155,7 @@ def search_all(model: Model, loader: Loader, table: PoseTable, plan: Plan) -> di
         search.look_at(model.volume, plan, z)
     for batch in loader.epoch(loader.particles_for(images_at_once(grid, 200))):
         search(Hypotheses.empty(len(batch), grid.device), batch.to(grid.device))
+    table.meet()
     moved = torch.rad2deg(angle_between(before, table.rotation))
     extent = grid.box * grid.apix
     levels = {f"nodes kept at level {plan.level + i}": count for i, count in enumerate(search.survivors)}

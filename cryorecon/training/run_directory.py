@@ -175,6 +175,10 @@ class RunDirectory:
         """Real and simulated images of a checkpoint, ``samples.<epoch>.npy``; before its weights."""
         write_atomically(self.path / f"samples.{epoch}.npy", partial(_save_array, array=images))
 
+    def write(self, name: str, write: Callable[[Path], object]) -> None:
+        """A file of another kind: ``write`` makes it at the path that it is given."""
+        write(self.path / name)
+
     def has_stages(self) -> bool:
         """Whether a stage before the first checkpoint has saved what it reached."""
         return any(self.path.glob("stage.*.pt"))

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import cryorecon
+from cryorecon import ranks
 from cryorecon.data.cryodrgn_files import write_poses
 from cryorecon.data.loader import Loader
 from cryorecon.data.mrc import write_volume
@@ -80,6 +82,7 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
             state = begin(config, problem, directory, report)
         settle(config, state)
         save(config, directory, state, {})
+    ranks.agree(state.model)
     optimisers = build.optimisers(state.model, config.lr)
     if resume and state.epoch:
         saved = directory.load()["optimisers"]
@@ -204,7 +207,7 @@ def write_maps(directory: RunDirectory, found: closed_form.Consensus, grid: Grid
     """The consensus and its unfiltered half maps."""
     maps = (found.density, *found.halves)
     for name, density in zip(("consensus", "half_map_a", "half_map_b"), maps, strict=True):
-        write_volume(directory.path / f"{name}.mrc", density.cpu().numpy(), grid.apix)
+        directory.write(f"{name}.mrc", partial(write_volume, array=density.cpu().numpy(), apix=grid.apix))
 
 
 def _start_volume(config: RunConfig, model: Model, found: closed_form.Consensus, low: closed_form.LowRank | None) -> None:
@@ -279,7 +282,8 @@ def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:
         with torch.no_grad():
             density = state.model.volume.density(torch.zeros(1, 0, device=state.model.grid.device))[0]
         density = symmetrise(density, config.symmetry)  # the network itself knows no symmetry
-        write_volume(directory.path / f"reconstruct.{state.epoch}.mrc", density.cpu().numpy(), state.model.grid.apix)
+        directory.write(f"reconstruct.{state.epoch}.mrc",
+                        partial(write_volume, array=density.cpu().numpy(), apix=state.model.grid.apix))
     if isinstance(state.model.pose, Refine):
         write_found(directory, state.epoch, state.loader.stack, image_poses(state))
 
@@ -287,5 +291,5 @@ def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:
 def write_found(directory: RunDirectory, epoch: int, stack: ParticleStack, poses: Poses) -> None:
     """Poses of all images, for RELION and cryoSPARC (star) and for cryoDRGN (pickle)."""
     if isinstance(stack.source, FileSource):  # images in memory have no names for a star's rows
-        write_star(directory.path / f"poses.{epoch}.star", stack.with_poses(poses))
-    write_poses(directory.path / f"poses.{epoch}.pkl", poses, stack.box, stack.apix)
+        directory.write(f"poses.{epoch}.star", partial(write_star, stack=stack.with_poses(poses)))
+    directory.write(f"poses.{epoch}.pkl", partial(write_poses, poses=poses, box=stack.box, apix=stack.apix))

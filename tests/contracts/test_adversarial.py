@@ -66,16 +66,10 @@ def test_either_step_leaves_the_other_players_gradients_alone(game):
     assert objective.simulator.log_noise.grad.abs() > 0
 
 
-def test_gradients_are_clipped_after_they_are_made(game):
+def test_each_player_has_its_clip(game):
     model, objective, batch = game
-    objective.game = Game(3, critic_clip=1e-3, generator_clip=1e-4)
-    critics, generators = steps(objective, model, batch)
-    critics.backward()
-    generators.backward()
-    norm = torch.stack([p.grad.norm() for p in objective.critic.parameters()]).norm()
-    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
-    grads = [p.grad.norm() for p in (*model.parameters(), *objective.simulator.parameters()) if p.grad is not None]
-    assert float(torch.stack(grads).norm()) == pytest.approx(1e-4, rel=1e-3)
+    objective.game = Game(1, critic_clip=1e-3, generator_clip=1e-4)
+    assert [(step.group, step.clip) for step in steps(objective, model, batch)] == [("critic", 1e-3), ("generator", 1e-4)]
 
 
 class Linear(nn.Module):

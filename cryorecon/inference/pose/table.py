@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from cryorecon import ranks
 from cryorecon.data.loader import Batch
 from cryorecon.inference.hypotheses import Hypotheses
 
@@ -27,6 +28,7 @@ class PoseTable(nn.Module):
         self.register_buffer("rotation", rotation.clone())
         self.register_buffer("shift", shift.clone())
         self.register_buffer("evidence", shift.new_zeros(len(shift)))
+        self._news: list[Tensor] = []  # particles
         tilts = torch.eye(3)[None] if tilt is None else tilt
         for name, part in zip(("tilts", "tilt_of"), torch.unique(tilts, dim=0, return_inverse=True), strict=True):
             self.register_buffer(name, part.to(shift.device), persistent=False)  # the data's, not found
@@ -48,6 +50,15 @@ class PoseTable(nn.Module):
     def store(self, particles: Tensor, rotation: Tensor, shift: Tensor, evidence: Tensor) -> None:
         """Remember what was found for ``particles (p,)``."""
         self.rotation[particles], self.shift[particles], self.evidence[particles] = rotation, shift, evidence
+        if ranks.count() > 1:
+            self._news.append(particles)
+
+    def meet(self) -> None:
+        """Exchange what several processes have found since they last met, each for its own particles."""
+        if ranks.count() > 1:
+            news = torch.unique(torch.cat([self.tilt_of.new_zeros(0), *self._news]))
+            ranks.share_rows(news, self.rotation, self.shift, self.evidence)
+            self._news.clear()
 
     def of_images(self, rotation: Tensor, batch: Batch) -> Tensor:
         """Rotations ``(B, ..., 3, 3)`` of images from those of their particles: ``T R``."""
@@ -64,3 +75,11 @@ class PoseTable(nn.Module):
         tilt_of = self.tilt_of[batch.image]
         for number in torch.unique(tilt_of).tolist():
             yield self.tilts[number], torch.nonzero(tilt_of == number)[:, 0]
+
+
+def meet(*parts: object) -> None:
+    """Tables within these modules exchange what several processes have found."""
+    for part in parts:
+        for table in part.modules() if isinstance(part, nn.Module) else ():
+            if isinstance(table, PoseTable):
+                table.meet()
