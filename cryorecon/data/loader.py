@@ -176,11 +176,14 @@ class Loader:
             chosen = torch.randperm(n, generator=generator)
         else:
             chosen = _block_shuffle(n, 4096, generator)
-        parts = list(chosen.split(max(particles, ranks.count())))
-        if len(parts) > 1 and len(parts[-1]) < ranks.count():  # none goes without a share
-            parts[-2:] = [torch.cat(parts[-2:])]
-        for part in parts:
-            yield self.of(ranks.mine(part))
+        size = max(particles, ranks.count())
+        for start in range(0, n, size):
+            stop = start + size
+            if n - stop < ranks.count():  # none goes without a share: what is left over joins the last batch
+                stop = n
+            yield self.of(ranks.mine(chosen[start:stop]))
+            if stop == n:
+                break
 
 
 def joined(parts: Sequence[Batch]) -> Batch:
