@@ -35,9 +35,9 @@ SAMPLES = 8  # pictures of real and of simulated images kept with a checkpoint
 MEASURED = 1000  # images that say how bright the map is
 SMALLEST = 4  # px of a side that the critic's last convolution leaves, unless told how many layers
 SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
-WEIGHTS = 1.5  # step of archetypes' weights beside that of their voxels
+SHARES = 0.1  # step of the shares of alpha beside that of the voxels; it does not fall: a share has far to go
 PULL = 0.1  # of archetypes to their neighbours, in units of their step
-LATE = 0.5  # share of a game after which weights are learned: of maps that are all alike they would only walk at random
+LATE = 0.4  # part of a game after which shares are learned: of maps that are all alike they would only walk at random
 SHARED = 8  # images of a batch that show one conformation, where each costs a map
 FLAT, STEEP = 0.2, 5.0  # mean slope of a critic; the penalty holds a sound one near 1
 
@@ -149,10 +149,10 @@ def make_critic(config: RunConfig, box: int) -> nn.Module:
 def optimisers(config: RunConfig, state: State) -> dict[str, list[torch.optim.Optimizer]]:
     """Adam for either player (its moments as CryoGAN has them), and one of longer memory for the two scales."""
     scales = [state.model.volume.get_parameter("log_signal"), state.simulator.log_noise]
-    weights = [p for name, p in state.model.volume.named_parameters() if name == "logits"]
-    apart = {id(p) for p in (*scales, *weights)}
+    shares = [p for name, p in state.model.volume.named_parameters() if name == "logits"]
+    apart = {id(p) for p in (*scales, *shares)}
     groups: list[dict[str, Any]] = [{"params": [p for p in state.model.parameters() if id(p) not in apart]}]
-    groups += [{"params": [p], "lr": WEIGHTS * config.lr, "from": LATE} for p in weights]
+    groups += [{"params": [p], "lr": SHARES * config.lr, "from": LATE} for p in shares]
     return {"critic": [torch.optim.Adam(state.critic.parameters(), config.critic_lr, (0.5, 0.9))],
             "generator": [torch.optim.Adam(groups, config.lr, (0.5, 0.9)),
                           torch.optim.Adam(scales, 1e-3, (0.5, 0.99))]}
@@ -183,7 +183,7 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
         for optimiser, factor in ((critic, of_critic), (maps, of_maps), (scales, of_maps)):
             for group in optimiser.param_groups:
                 first = group.setdefault("initial_lr", group["lr"])
-                group["lr"] = first * factor if done >= group.get("from", 0.0) else 0.0
+                group["lr"] = first * (float(done >= group["from"]) if "from" in group else factor)
 
     return prepare
 

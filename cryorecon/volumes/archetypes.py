@@ -7,19 +7,18 @@ from cryorecon.geometry.fourier import resample
 from cryorecon.geometry.grid import Grid, Selection
 from cryorecon.volumes.real_space import RealSpace
 
-NODES = 41  # of the weights along alpha
-OVERLAP = 0.7  # width of an archetype's share of alpha at first, in distances between archetypes
+STAY = -2.0  # logarithm of the share of alpha at an archetype at first, beside that between two
 COARSE = 6  # voxels a side of the field that tells archetypes apart at first
 APART = 0.15  # its standard deviation, relative to the map
 
 
 class Archetypes(RealSpace):
-    r"""``x(alpha) = sum_k w_k(alpha) X_k``: K maps, their voxels free and not negative, and weights that are positive and add
-    up to 1.
+    r"""``x(alpha) = sum_k w_k(alpha) X_k``: K maps in a row, their voxels free and not negative, and a walk along them.
 
-    Every conformation is therefore a positive map too, and all of a batch cost K transforms. The weights are the softmax of
-    tables along alpha in [0, 1], linear between nodes; they begin as bumps in a row, so that neighbours in alpha are alike, and
-    are learned: two archetypes may share alpha at any ratio, with a step between them or a ramp.
+    While alpha goes from 0 to 1, ``x`` stays at the first archetype for a share of it, goes straight to the second, stays there,
+    and so on: 2 K - 1 shares that add up to 1, the softmax of ``logits``. Every conformation is therefore a positive map too, and
+    all of a batch cost K transforms. The shares are learned: those at archetypes are what two states of unequal occupancy take,
+    with a step between them; those between them a motion's.
 
     While ``tied`` all archetypes are one map (a projection after each step, ``X_k <- mean X``): views and hand are then found
     once for all of them. :meth:`release` parts them. From then on ``pull`` is the share by which each goes towards its
@@ -35,17 +34,18 @@ class Archetypes(RealSpace):
     def __init__(self, grid: Grid, mask: Tensor | None = None, n: int = 6, pad: int = 2):
         super().__init__(grid, 1, mask, pad)
         self.voxels = nn.Parameter(torch.zeros((n, *(grid.box,) * 3), device=grid.device))
-        alpha, centres = torch.linspace(0, 1, NODES), (torch.arange(n) + 0.5) / n
-        self.logits = nn.Parameter((-0.5 * ((alpha[:, None] - centres) * n / OVERLAP) ** 2).to(grid.device))
+        self.logits = nn.Parameter(torch.zeros(2 * n - 1, device=grid.device))
+        self.logits.data[::2] = STAY
         self.register_buffer("tied", torch.ones((), dtype=torch.bool, device=grid.device))
         self.pull = 0.0
 
     def weights(self, z: Tensor) -> Tensor:
         """Of the archetypes, ``(n, K)``, at ``z (n, 1)``."""
-        place = z[:, 0].clamp(0, 1) * (NODES - 1)
-        left = place.floor().long().clamp(max=NODES - 2)
-        share = (place - left)[:, None]
-        return torch.lerp(self.logits[left], self.logits[left + 1], share).softmax(-1)
+        shares = self.logits.softmax(0)
+        begin, gone = (shares.cumsum(0) - shares)[1::2], shares[1::2]
+        passed = ((z[:, :1].clamp(0, 1) - begin) / gone.clamp(min=1e-6)).clamp(0, 1)  # of each way between two
+        one = passed.new_ones(len(passed), 1)
+        return torch.cat([one, passed], 1) - torch.cat([passed, 0 * one], 1)
 
     def maps(self) -> Tensor:
         """The archetypes ``(K, D, D, D)``."""

@@ -21,10 +21,24 @@ def mixed(smooth_maps):
 
 def test_weights_are_positive_and_add_up_to_one_and_follow_alpha(mixed):
     weights = mixed.weights(torch.linspace(0, 1, 30)[:, None])
-    assert float(weights.detach().min()) > 0
+    assert float(weights.detach().min()) >= 0
     torch.testing.assert_close(weights.sum(1), torch.ones(30))
     assert weights.argmax(1).tolist() == sorted(weights.argmax(1).tolist())  # a row of neighbours
     assert set(weights.argmax(1).tolist()) == {0, 1, 2, 3}
+
+
+def test_shares_of_alpha_are_those_of_the_walk(mixed):
+    """A quarter of alpha at the first, a step, the rest at the last: two states of unequal occupancy."""
+    with torch.no_grad():
+        mixed.logits.fill_(-30.0)
+        mixed.logits[0], mixed.logits[-1] = 0.0, torch.tensor(3.0).log()
+        weights = mixed.weights(torch.tensor([[0.0], [0.24], [0.26], [1.0]]))
+        first, last = torch.eye(4)[0], torch.eye(4)[3]
+        torch.testing.assert_close(weights, torch.stack([first, first, last, last]), atol=1e-4, rtol=0)
+        mixed.logits[1::2] = 30.0  # all ways, no stay: linear between archetypes
+        weights = mixed.weights(torch.tensor([[1 / 6], [1 / 3], [0.5]]))
+        torch.testing.assert_close(weights, torch.tensor([[0.5, 0.5, 0, 0], [0, 1.0, 0, 0], [0, 0.5, 0.5, 0]]),
+                                   atol=1e-5, rtol=0)
 
 
 def test_while_tied_a_step_leaves_one_map_the_mean(mixed):
