@@ -15,10 +15,10 @@ APART = 0.15  # its standard deviation, relative to the map
 class Archetypes(RealSpace):
     r"""``x(alpha) = sum_k w_k(alpha) X_k``: K maps in a row, their voxels free and not negative, and a walk along them.
 
-    While alpha goes from 0 to 1, ``x`` stays at the first archetype for a share of it, goes straight to the second, stays there,
-    and so on: 2 K - 1 shares that add up to 1, the softmax of ``logits``. Every conformation is therefore a positive map too, and
-    all of a batch cost K transforms. The shares are learned: those at archetypes are what two states of unequal occupancy take,
-    with a step between them; those between them a motion's.
+    While alpha goes from 0 to 1, ``x`` stays at the first archetype for a share of it, goes straight to the second, stays
+    there, and so on: 2 K - 1 shares that add up to 1, the softmax of ``logits``. Every conformation is therefore a positive map
+    too, and all of a batch cost K transforms. The shares are learned: those at archetypes are what two states of unequal
+    occupancy take, with a step between them; those between archetypes are a motion's.
 
     While ``tied`` all archetypes are one map (a projection after each step, ``X_k <- mean X``): views and hand are then found
     once for all of them. :meth:`release` parts them. From then on ``pull`` is the share by which each goes towards its
