@@ -71,6 +71,7 @@ class Child:
 
     def __init__(self, action: Callable[[], int], log: Path):
         self.log, self.began = log, time.monotonic()
+        log.touch()  # it may be killed before it says a word
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
