@@ -658,8 +658,8 @@ def cases(data: Path, run: Path | None = None) -> dict[str, Case]:
         Case("train_gan", ["train_gan", star, "-n", "3", "-b", "8", "--critic-dim", "8", "--device", "cpu"], patch=no_cache),
         Case("train_gan, archetypes", ["train_gan", star, "--volume", "archetypes", "-n", "3", "-b", "8", "--critic-dim", "8",
                                        "--device", "cpu"]),
-        Case("simulate", ["simulate", "-n", "200", "-D", "24", "--apix", "9", "--states", "3", "--overwrite", "--device", "cpu"],
-             trains=False),
+        Case("simulate", ["simulate", "-n", "200", "-D", "24", "--apix", "9", "--states", "3", "--overwrite", "--device",
+                          "cpu"], trains=False),
         Case("backproject", ["backproject", star, "--device", "cpu"], trains=False),
     ]
     if run is not None:
