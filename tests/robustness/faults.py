@@ -643,7 +643,7 @@ def cases(data: Path, run: Path | None = None) -> dict[str, Case]:
     """The commands, of particles in ``data`` (``particles.star``; ``ctf.pkl``), and of a trained ``run``."""
     star, stack, ctf = (str(data / name) for name in ("particles.star", "particles.mrcs", "ctf.pkl"))
     batch = ["-b", "8", *TINY]
-    search = [stack, "--ctf", ctf, "--restarts", "1", "--searches", "2", "--polishes", "1", "--base-healpy", "1", "--niter",
+    search = [stack, "--ctf", ctf, "--searches", "2", "--polishes", "1", "--base-healpy", "1", "--niter",
               "1", "--t-ngrid", "3", "-n", "1", *batch]
     plain = ["--road", "plain", "--conformation", "encoder", "--enc-dim", "16", "--enc-layers", "1", "--points", "0.6"]
     found = [
@@ -652,7 +652,7 @@ def cases(data: Path, run: Path | None = None) -> dict[str, Case]:
         Case("train_vae", ["train_vae", star, "--zdim", "2", "-n", "4", "--atoms", "10", *batch]),
         Case("train_vae, encoder", ["train_vae", star, "--zdim", "2", "-n", "5", "--checkpoint", "2", *batch, *plain],
              patch=no_cache),
-        Case("pose search", ["train_nn", *search]),
+        Case("pose search", ["train_nn", *search, "--init", str(data / "maps" / "state_00.mrc")]),
         Case("pose search by network", ["train_vae", *search, "--zdim", "1", "--schedule", "network", "--search-epochs", "4",
                                         "--ps-freq", "2", "--pretrain", "40", "--atoms", "10"]),
         Case("train_gan", ["train_gan", star, "-n", "3", "-b", "8", "--critic-dim", "8", "--device", "cpu"], patch=no_cache),
@@ -669,9 +669,8 @@ def cases(data: Path, run: Path | None = None) -> dict[str, Case]:
     return {case.name: case for case in found}
 
 
-KILLS = {"preprocess": 8, "train_nn": 4, "train_vae": 8, "train_vae, encoder": 8, "pose search": 6,
-         "pose search by network": 4, "train_gan": 6, "train_gan, archetypes": 4, "simulate": 4, "backproject": 4,
-         "analyze": 6, "eval_vol": 4}  # fmt: skip
+KILLS = {"preprocess": 8, "train_vae": 8, "train_vae, encoder": 8, "train_gan": 6, "analyze": 6, "pose search": 6, "train_nn": 4,
+         "eval_vol": 4, "backproject": 4, "simulate": 4, "pose search by network": 4, "train_gan, archetypes": 4}  # fmt: skip
 STOPS = {"train_nn": 2, "train_vae": 3, "train_vae, encoder": 4, "pose search": 2, "pose search by network": 2, "train_gan": 4,
          "train_gan, archetypes": 2}  # fmt: skip
 FULL_DISKS = {"preprocess": 5, "train_vae": 4, "train_vae, encoder": 3, "pose search": 2, "train_gan": 3, "simulate": 4,
@@ -681,7 +680,8 @@ AT_ONCE = {"preprocess": 2, "train_vae": 2, "train_gan": 1, "simulate": 1, "anal
 
 
 def everything(work: Path, count: Count, only: str) -> None:
-    """All faults of all kinds, or those whose name has ``only`` in it."""
+    """All faults of all kinds, or those whose name has ``only`` in it; what is known is written as it goes."""
+    began = time.monotonic()
     preload()
     data = simulated(work / "data")
     small = simulated(work / "few", 48)
@@ -694,6 +694,8 @@ def everything(work: Path, count: Count, only: str) -> None:
     mounted = may_mount(work)
 
     def place(kind: str, name: str) -> Path:
+        if not only:
+            write(count, began)
         print(f"{time.strftime('%H:%M:%S')} {kind}: {name}", file=sys.stderr, flush=True)
         return work / kind / name.replace(" ", "_")
 
@@ -735,6 +737,14 @@ def table(count: Count) -> str:
     return "\n".join([*rows, f"{'in all':<49} {total:>5}", *(f"{name:<49} {number:>5}" for name, number in bad.items())])
 
 
+def write(count: Count, began: float) -> None:
+    """The results' file."""
+    rows = [{"kind": kind, "case": case, "faults": number} for (kind, case), number in sorted(count.tried.items())]
+    RESULTS.write_text(json.dumps({
+        "tried": rows, "faults": sum(count.tried.values()), "complaints": count.bad, "seconds": round(time.monotonic() - began),
+        "torch": torch.__version__, "python": sys.version.split()[0]}, indent=1) + "\n")
+
+
 def run_all() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -745,10 +755,7 @@ def run_all() -> int:
         everything(Path(work), count, args.only)
     print(table(count))
     if not args.only:
-        RESULTS.write_text(json.dumps({
-            "tried": [{"kind": kind, "case": case, "faults": number} for (kind, case), number in sorted(count.tried.items())],
-            "faults": sum(count.tried.values()), "complaints": count.bad, "seconds": round(time.monotonic() - began),
-            "torch": torch.__version__, "python": sys.version.split()[0]}, indent=1) + "\n")
+        write(count, began)
     return 1 if count.bad else 0
 
 
