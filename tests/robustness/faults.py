@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -434,7 +435,7 @@ def descriptor_name(descriptor: int) -> str:
     return os.readlink(f"/proc/self/fd/{descriptor}")
 
 
-def broken_reads(case: Case, stack: Path, work: Path, number: int, count: Count) -> None:
+def broken_reads(stack: Path, case: Case, work: Path, number: int, count: Count) -> None:
     """Images that can't be read any more, at several points of a run; afterwards the disk is well again."""
     wanted = undisturbed(case, work).results
     kept = stack.read_bytes()
@@ -669,8 +670,9 @@ def cases(data: Path, run: Path | None = None) -> dict[str, Case]:
     return {case.name: case for case in found}
 
 
-KILLS = {"preprocess": 8, "train_vae": 8, "train_vae, encoder": 8, "train_gan": 6, "analyze": 6, "pose search": 6, "train_nn": 4,
-         "eval_vol": 4, "backproject": 4, "simulate": 4, "pose search by network": 4, "train_gan, archetypes": 4}  # fmt: skip
+KILLS = {"preprocess": 8, "train_vae": 8, "train_vae, encoder": 8, "train_gan": 6, "analyze": 6, "pose search": 6,
+         "train_nn": 4, "eval_vol": 4, "backproject": 4, "simulate": 4, "pose search by network": 4,
+         "train_gan, archetypes": 4}  # fmt: skip
 STOPS = {"train_nn": 2, "train_vae": 3, "train_vae, encoder": 4, "pose search": 2, "pose search by network": 2, "train_gan": 4,
          "train_gan, archetypes": 2}  # fmt: skip
 FULL_DISKS = {"preprocess": 5, "train_vae": 4, "train_vae, encoder": 3, "pose search": 2, "train_gan": 3, "simulate": 4,
@@ -693,35 +695,32 @@ def everything(work: Path, count: Count, only: str) -> None:
     known = cases(small, trained)
     mounted = may_mount(work)
 
-    def place(kind: str, name: str) -> Path:
-        if not only:
-            write(count, began)
-        print(f"{time.strftime('%H:%M:%S')} {kind}: {name}", file=sys.stderr, flush=True)
-        return work / kind / name.replace(" ", "_")
+    def writing(place: Path) -> None:
+        place.mkdir(parents=True)
+        with small_disk(place, 1 << 23) if mounted else _as_it_is():
+            break_writers(writers(), place, 3, count, mounted)
 
-    for name, number in KILLS.items():
-        if only in f"kills {name}":
-            kills(known[name], place("kills", name), number, count)
-    for name, number in STOPS.items():
-        if only in f"stops {name}":
-            terminations(known[name], place("stops", name), number, count)
-    for name in BROKEN:
-        if only in f"broken {name}":
-            broken_reads(known[name], small / "particles.mrcs", place("broken", name), 2, count)
-    for name, number in AT_ONCE.items():
-        if only in f"two {name}":
-            two_at_once(known[name], place("two", name), number, count)
-    if only in "writers":
-        folder = place("writers", "all")
-        folder.mkdir(parents=True)
-        with small_disk(folder, 1 << 23) if mounted else _as_it_is():
-            break_writers(writers(), folder, 3, count, mounted)
-    if not mounted:
+    stack = small / "particles.mrcs"
+    tasks: dict[str, Callable[[Path], None]] = {}
+    tasks |= {f"kills {name}": partial(_do, kills, known[name], number, count) for name, number in KILLS.items()}
+    tasks["writers"] = writing
+    tasks |= {f"stops {name}": partial(_do, terminations, known[name], number, count) for name, number in STOPS.items()}
+    tasks |= {f"two {name}": partial(_do, two_at_once, known[name], number, count) for name, number in AT_ONCE.items()}
+    tasks |= {f"broken {name}": partial(_do, partial(broken_reads, stack), known[name], 2, count) for name in BROKEN}
+    if mounted:
+        tasks |= {f"disks {name}": partial(_do, full_disks, known[name], number, count) for name, number in FULL_DISKS.items()}
+    else:
         print("NOT TRIED: commands on full disks; this machine lets nobody mount one here", file=sys.stderr)
-        return
-    for name, number in FULL_DISKS.items():
-        if only in f"disks {name}":
-            full_disks(known[name], place("disks", name), number, count)
+    for name, task in tasks.items():
+        if only in name:
+            print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
+            task(work / name.replace(" ", "_"))
+            if not only:
+                write(count, began)
+
+
+def _do(fault: Callable[[Case, Path, int, Count], None], case: Case, number: int, count: Count, place: Path) -> None:
+    fault(case, place, number, count)
 
 
 @contextmanager

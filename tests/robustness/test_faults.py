@@ -128,7 +128,7 @@ def test_two_at_once(known, tmp_path, count, name):
 
 def test_stacks_that_break_while_they_are_read(known, tmp_path, count):
     case = known["preprocess"]
-    faults.broken_reads(case, Path(case.argv[1]).with_suffix(".mrcs"), tmp_path, 2, count)
+    faults.broken_reads(Path(case.argv[1]).with_suffix(".mrcs"), case, tmp_path, 2, count)
 
 
 def test_writers_out_of_room_or_killed(tmp_path, count):
