@@ -16,7 +16,7 @@ DEMO ?= demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check docs clean
+.PHONY: help setup demo test check docs robustness clean
 
 help:
 	@sed -n '1,6s/^# \{0,1\}//p' Makefile
@@ -37,6 +37,10 @@ demo: $(READY)
 # One thread a worker: PyTorch's pools fight when there are more of them than cores.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
+
+# Everything that goes wrong outside: minutes, and as root disks that fill up too.
+robustness: $(READY)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(BIN)/python tests/robustness/faults.py
 
 check: $(READY)
 	$(BIN)/python -m ruff check .

@@ -1,6 +1,8 @@
 """Which particles: by cluster, by ranges along axes, by a lasso, by how badly they fit. All say ``(N,)`` of booleans."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +10,28 @@ import numpy as np
 
 from cryorecon.data.arrays import write_array
 from cryorecon.data.cryodrgn_files import read_indices
-from cryorecon.data.files import require_file
+from cryorecon.data.files import exclusive, require_file
 from cryorecon.errors import InputError
 
 IND = "ind.npy"  # in an analysis's folder: the rows of z that it is of
 SUMMARY = "summary.json"  # the last file of an analysis: where it is, all is
 
 
-def claim(folder: Path, rows: np.ndarray | None) -> None:
-    """Begin an analysis in ``folder``, of some ``rows`` of z or of all. Until its last file is written nothing there is an
-    analysis: what would vouch for an earlier one goes first.
+@contextmanager
+def claim(folder: Path, rows: np.ndarray | None = None) -> Iterator[None]:
+    """Within, this is the one analysis in ``folder``, of some ``rows`` of z or of all. Until its last file is written nothing
+    there is an analysis: what would vouch for an earlier one goes first.
 
     Raises
     ------
-    InputError: the folder is a run of its own.
+    InputError: the folder is a run of its own, or another process writes there.
     """
     if (folder / "config.yaml").exists():
         raise InputError(f"{folder}: expected a folder for the analysis, found a run; give another -o")
-    for name in (SUMMARY, "report.html", IND):
-        (folder / name).unlink(missing_ok=True)
-    if rows is not None:
-        write_array(folder / IND, rows)
+    with exclusive(folder, (SUMMARY, "report.html", IND)):
+        if rows is not None:
+            write_array(folder / IND, rows)
+        yield
 
 
 def rows_of(positions: np.ndarray, held: np.ndarray, where: str) -> np.ndarray:

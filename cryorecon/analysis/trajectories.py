@@ -48,16 +48,18 @@ def write_latents(path: Path, z: np.ndarray) -> None:
 def write_series(folder: Path, decode: Decode, z: np.ndarray, apix: float, label: str, first: int = 1) -> list[Path]:
     """Decode ``z (n, d)`` one by one into ``folder/vol_001.mrc`` ... and write ``folder/z_values.txt``.
 
-    Maps left there by an earlier call and not written now are removed. ``label`` names the progress bar; ``first``: the first
+    Maps left there by an earlier call and not written now are removed. The text is written last: where it is, all maps of it
+    are. ``label`` names the progress bar; ``first``: the first
     map's number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_latents(folder / "z_values.txt", z)
+    (folder / "z_values.txt").unlink(missing_ok=True)
     paths = [folder / f"vol_{i + first:03d}.mrc" for i in range(len(z))]
     for path, point in zip(paths, _progress(z, label), strict=True):
         write_volume(path, decode(point).detach().cpu().numpy(), apix)
     for stale in set(folder.glob("vol_*.mrc")) - set(paths):
         stale.unlink()
+    write_latents(folder / "z_values.txt", z)
     return paths
 
 

@@ -61,16 +61,9 @@ def main(args: argparse.Namespace) -> None:
     import torch
 
     from cryorecon import __version__
-    from cryorecon.analysis.distribution import distribution
-    from cryorecon.analysis.explore import embed_umap, explore, write_summary
-    from cryorecon.analysis.history import read_history
     from cryorecon.analysis.selection import claim
-    from cryorecon.analysis.trajectories import write_series
-    from cryorecon.analysis.walks import walks
     from cryorecon.cli.analyze_generated import analyze_generated
     from cryorecon.errors import InputError
-    from cryorecon.report import evidence_sections as evidence
-    from cryorecon.report.analysis_page import make_explorer, write_analysis
     from cryorecon.training.trained import load_run
 
     if args.Apix is not None and args.Apix <= 0:
@@ -86,10 +79,29 @@ def main(args: argparse.Namespace) -> None:
         analyze_generated(args, model, folder, apix, made, parser.get_default)
         return
     rows = _rows(args, model)
+    with claim(folder, None if args.ind is None else rows):
+        _analyze(args, model, folder, apix, rows, made)
+
+
+def _analyze(args: argparse.Namespace, model: "Trained", folder: Path, apix: float, rows: "np.ndarray",
+             made: dict[str, str]) -> None:
+    """Look at the particles of some ``rows`` of z, and write all; ``made``: what the page says of how."""
+    import shlex
+    import sys
+
+    from cryorecon import __version__
+    from cryorecon.analysis.distribution import distribution
+    from cryorecon.analysis.explore import embed_umap, explore, write_summary
+    from cryorecon.analysis.history import read_history
+    from cryorecon.analysis.trajectories import write_series
+    from cryorecon.analysis.walks import walks
+    from cryorecon.report import evidence_sections as evidence
+    from cryorecon.report.analysis_page import make_explorer, write_analysis
+
+    epoch = model.epoch
     z, likelihood = model.z[rows], model.directory.likelihood(epoch)
     decode = None if args.skip_vol else lambda point: model.density(point[None])[0]
 
-    claim(folder, None if args.ind is None else rows)
     found = explore(z, folder, decode, apix, args.ksample, args.pc, seed=args.seed)
     print("states, densities and ways", file=sys.stderr)
     states = distribution(z, None if likelihood is None else likelihood[rows], found.pca, folder, args.states, args.seed)

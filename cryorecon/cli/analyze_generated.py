@@ -23,13 +23,7 @@ def analyze_generated(args: argparse.Namespace, run: "Trained", folder: Path, ap
     """
     import warnings
 
-    from cryorecon import __version__
-    from cryorecon.analysis.generated import explore_generated, write_generated_summary
-    from cryorecon.analysis.history import read_history
     from cryorecon.analysis.selection import claim
-    from cryorecon.metrics.occupancy import PARTS
-    from cryorecon.report.chimerax import write_series_script
-    from cryorecon.report.generated_page import write_generated
 
     if args.ind is not None:
         raise InputError(f"--ind: expected a run that knows its particles' conformations, found one of train_gan ({args.run}); "
@@ -39,7 +33,20 @@ def analyze_generated(args: argparse.Namespace, run: "Trained", folder: Path, ap
         named = idle[0] if len(idle) == 1 else f"each of {', '.join(idle)}"
         warnings.warn(f"{named} changes nothing in this analysis: a run of train_gan infers nothing of any particle; leave it "
                       "out", stacklevel=2)
-    claim(folder, None)
+    with claim(folder):
+        _analyze(args, run, folder, apix, facts)
+
+
+def _analyze(args: argparse.Namespace, run: "Trained", folder: Path, apix: float, facts: dict[str, str]) -> None:
+    import warnings
+
+    from cryorecon import __version__
+    from cryorecon.analysis.generated import explore_generated, write_generated_summary
+    from cryorecon.analysis.history import read_history
+    from cryorecon.metrics.occupancy import PARTS
+    from cryorecon.report.chimerax import write_series_script
+    from cryorecon.report.generated_page import write_generated
+
     found = explore_generated(run, folder, apix, not args.skip_vol)
     if found.map_files:
         write_series_script(folder, found.map_files, morph=len(found.map_files) > 1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cryorecon.analysis.landscape import Settings
     from cryorecon.training.trained import Trained
 
 BOX = 64
@@ -49,19 +50,10 @@ def main(args: argparse.Namespace) -> None:
     ------
     InputError: no such run or epoch, one without latents, a mask of another box, or options out of range.
     """
-    import sys
-
-    import numpy as np
-    import torch
-
-    from cryorecon import __version__
-    from cryorecon.analysis.landscape import Settings, explore_landscape, write_landscape_summary
+    from cryorecon.analysis.landscape import Settings
     from cryorecon.analysis.latent import check_latents
-    from cryorecon.data.cryodrgn_files import read_indices
+    from cryorecon.analysis.selection import claim
     from cryorecon.errors import InputError
-    from cryorecon.geometry.fourier import resample
-    from cryorecon.report.chimerax import write_series_script
-    from cryorecon.report.landscape_page import write_landscape
     from cryorecon.training.trained import load_run
 
     run = load_run(args.run, args.epoch, args.device)
@@ -74,6 +66,24 @@ def main(args: argparse.Namespace) -> None:
     settings = Settings(args.sketch_size, _mask(args.mask, run, box), args.thresh, args.dilate, args.M, args.linkage,
                         args.pc_dim, args.plot_dim, args.seed)
     folder = args.outdir if args.outdir is not None else args.run / f"landscape.{run.epoch}"
+    with claim(folder):
+        _analyze(args, run, folder, box, settings)
+
+
+def _analyze(args: argparse.Namespace, run: "Trained", folder: Path, box: int, settings: "Settings") -> None:
+    """Compare the maps and write all."""
+    import sys
+
+    import numpy as np
+    import torch
+
+    from cryorecon import __version__
+    from cryorecon.analysis.landscape import explore_landscape, write_landscape_summary
+    from cryorecon.data.cryodrgn_files import read_indices
+    from cryorecon.geometry.fourier import resample
+    from cryorecon.report.chimerax import write_series_script
+    from cryorecon.report.landscape_page import write_landscape
+
     apix = run.apix * run.grid.box / box
 
     def decode(point: np.ndarray) -> torch.Tensor:

@@ -38,6 +38,7 @@ def main(args: argparse.Namespace) -> None:
 
     from cryorecon.cli.idle import idle
     from cryorecon.cli.session import described
+    from cryorecon.data.files import exclusive
     from cryorecon.data.mrc import write_volume
     from cryorecon.errors import InputError
     from cryorecon.metrics.fsc import fsc_curve, resolution
@@ -58,10 +59,11 @@ def main(args: argparse.Namespace) -> None:
     halves, mask = found.halves.cpu(), problem.mask.cpu()
     named = config.mask or f"soft sphere (radius {config.mask_radius:g} of half the box)"
     curves = [fsc_curve(halves[0], halves[1], mask, named), fsc_curve(halves[0], halves[1])]
-    write_volume(folder / "half_map_a.mrc", halves[0].numpy(), apix)
-    write_volume(folder / "half_map_b.mrc", halves[1].numpy(), apix)
-    write_volume(folder / "backproject.mrc", found.density.cpu().numpy(), apix)
-    _write_curves(folder, curves, apix)
+    with exclusive(folder, ["backproject.mrc"]):  # written last: where it is, all is
+        write_volume(folder / "half_map_a.mrc", halves[0].numpy(), apix)
+        write_volume(folder / "half_map_b.mrc", halves[1].numpy(), apix)
+        _write_curves(folder, curves, apix)
+        write_volume(folder / "backproject.mrc", found.density.cpu().numpy(), apix)
     for curve in curves:
         for threshold in THRESHOLDS:
             print(resolution(curve, threshold, apix))

@@ -171,7 +171,6 @@ def _write(args: argparse.Namespace, curves: "list[FSCCurve]", found_at: "list[R
     from cryorecon.report import plots
     from cryorecon.report.style import save
 
-    args.outdir.mkdir(parents=True, exist_ok=True)
     rounded, bench = curves
     with atomic_path(args.outdir / "fsc.csv") as temporary:
         lines = ["frequency_per_px,resolution_angstrom,fsc,fsc_cryobench"]

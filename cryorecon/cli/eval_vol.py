@@ -46,6 +46,7 @@ def main(args: argparse.Namespace) -> None:
     import torch
 
     from cryorecon.analysis.trajectories import write_series
+    from cryorecon.data.files import exclusive
     from cryorecon.errors import InputError
     from cryorecon.geometry.fourier import resample
     from cryorecon.training.trained import load_run
@@ -66,7 +67,8 @@ def main(args: argparse.Namespace) -> None:
         return resample(density, box, 3)
 
     apix *= run.grid.box / box
-    paths = write_series(args.outdir, decode, z, apix, "maps")
+    with exclusive(args.outdir):
+        paths = write_series(args.outdir, decode, z, apix, "maps")
     print(f"{len(paths)} maps of {box} px, {apix:.4g} Å/px, epoch {run.epoch}: {args.outdir}")
 
 

@@ -9,7 +9,9 @@ import errno
 import importlib
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -18,7 +20,8 @@ from typing import Any, NoReturn
 
 from cryorecon import __version__
 from cryorecon.cli.memory import keep_freed_blocks
-from cryorecon.errors import InputError
+from cryorecon.data.files import FULL
+from cryorecon.errors import InputError, Stopped
 from cryorecon.launch import follows, launched
 
 GROUPS: dict[str, dict[str, str]] = {
@@ -63,7 +66,12 @@ GROUPS: dict[str, dict[str, str]] = {
 SHARED = ("train_nn", "train_gan", "train_vae")  # what several processes may do together
 COMMANDS: tuple[str, ...] = tuple(name for group in GROUPS.values() for name in group)
 
-USER_ERROR, INTERRUPTED, READER_GONE = 2, 130, 141  # the shell's 128 + SIGINT, 128 + SIGPIPE
+USER_ERROR, INTERRUPTED, READER_GONE, TERMINATED = 2, 130, 141, 143  # the shell's 128 + SIGINT, SIGPIPE, SIGTERM
+BROKEN = (errno.EIO, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)  # the disk's doing, or the network's
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -129,22 +137,32 @@ def run(argv: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return its exit code.
 
-    0: done. 2: bad input, told in one line on stderr. 130: interrupted. 141: nobody reads what it prints. Anything else
-    that goes wrong is a defect of cryorecon and shows its traceback.
+    0: done, or a training that SIGTERM stopped where it can go on. 2: bad input, told in one line on stderr. 130: interrupted.
+    141: nobody reads what it prints. 143: SIGTERM. Anything else that goes wrong is a defect of cryorecon and shows its
+    traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv:
         print(overview(), file=sys.stderr)
         return USER_ERROR
     try:
-        with _one_line_warnings(), _one_speaker():
+        with _one_line_warnings(), _one_speaker(), _sigterm():
             run(argv)
         sys.stdout.flush()
     except InputError as error:
         return _complain(str(error))
+    except Stopped as stopped:
+        if not follows():
+            print(f"cryorecon: {stopped}", file=sys.stderr)
     except KeyboardInterrupt as error:  # a command that knows how to go on says so in the exception
-        print("\n" + ": ".join(["cryorecon: interrupted", *map(str, error.args)]), file=sys.stderr)
-        return INTERRUPTED
+        told, code = ("terminated", TERMINATED) if isinstance(error, Terminated) else ("interrupted", INTERRUPTED)
+        print("\n" + ": ".join([f"cryorecon: {told}", *map(str, error.args)]), file=sys.stderr)
+        return code
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported here
+            raise
+        return _complain("expected GPU memory for this step, found too little left; end what else runs there, give a smaller "
+                         "-b, or make the box smaller (cryorecon preprocess -D); what is saved goes on by --resume")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
         return READER_GONE
@@ -162,8 +180,11 @@ def _system_message(error: OSError) -> str:
     """One line for a failure of the file system; raises ``error`` again where it is none of the user's doing."""
     where = f"{error.filename}: " if error.filename is not None else ""
     # numpy's tofile counts what it could not write and forgets why
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error)):
-        return f"{where}expected room to write, found no space left on the device; free some and run the command again"
+    if error.errno in FULL or (error.errno is None and "requested and" in str(error)):
+        found = f": {error.strerror}" if error.errno == errno.EFBIG else " no space left on the device"
+        return f"{where}expected room to write, found{found}; free some and run the command again"
+    if error.errno in BROKEN:
+        return f"{where}expected to read and write, found: {error.strerror}; check the disk and run the command again"
     if error.filename is None:
         raise error
     return f"{where}expected a file that can be opened, found: {error.strerror}; check the path and its permissions"
@@ -178,6 +199,23 @@ def _one_speaker() -> Iterator[None]:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _sigterm() -> Iterator[None]:
+    """Within, SIGTERM raises :class:`Terminated`, so that what is half made is removed as after Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(*_: object) -> NoReturn:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         star = prepare(stack, args.out, how, progress=True)
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt("the same command goes on where this one stopped") from error
+        raise type(error)("the same command goes on where this one stopped") from error
     print(f"{star}: {len(stack)} images of {args.box or stack.box} px")
 
 

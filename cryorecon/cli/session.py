@@ -2,7 +2,6 @@
 ``train_gan`` share this."""
 
 import argparse
-import errno
 import re
 import shlex
 import sys
@@ -17,7 +16,8 @@ from tqdm import tqdm
 from cryorecon import ranks
 from cryorecon.cli.idle import idle
 from cryorecon.cli.options import configuration, given, spelled
-from cryorecon.errors import InputError
+from cryorecon.data.files import FULL
+from cryorecon.errors import InputError, Stopped
 
 if TYPE_CHECKING:
     from cryorecon.training.config import RunConfig
@@ -120,6 +120,7 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
 
 def _run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDirectory":
     from cryorecon.training.follower import run_directory
+    from cryorecon.training.stopping import on_sigterm
     from cryorecon.training.train import train
 
     directory = run_directory(args.outdir)
@@ -143,7 +144,10 @@ def _run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDir
                 console.line(f"cryorecon: warning: {line}")
 
     short = f"cryorecon {name} {shlex.quote(args.particles)} -o {shlex.quote(args.outdir)}"
-    with directory.begun(config, command, resume), _ending(directory, console, short):
+    def last_words() -> None:
+        console.line("cryorecon: stopped in the middle of a batch; " + _how(directory, short, begun=True))
+
+    with directory.begun(config, command, resume), _ending(directory, console, short), on_sigterm(last_words):
         console.note(" ".join(map(shlex.quote, command)))
         if resume:
             console.line(f"resumed after epoch {done}")
@@ -190,23 +194,31 @@ def _draw_poses(directory: "RunDirectory") -> None:
     orientation_plot(read_poses(path, state["box"], state["apix"]).rotation, path.with_suffix(".png"))
 
 
+def _how(directory: "RunDirectory", command: str, begun: bool = False) -> str:
+    """Where a run stops and how it goes on; ``begun``: its folder stays, whatever is in it."""
+    epochs, passes = directory.epochs(), directory.passes()
+    where = f"in epoch {passes[-1]}" if passes else f"after epoch {max(epochs, default=0)}"
+    if epochs or directory.has_stages():
+        return f"stopped {where}; continue with: {command} --resume"
+    again = f"go on with: {command} --resume" if begun else "begin again with the same command"
+    return f"stopped before the first checkpoint; {again}"
+
+
 @contextmanager
 def _ending(directory: "RunDirectory", console: Console, command: str) -> Iterator[None]:
-    """Turns an interrupt and a full disk into a line that says how to go on."""
-    def how() -> str:
-        epochs = directory.epochs()
-        if epochs or directory.has_stages():
-            return f"stopped after epoch {max(epochs, default=0)}; continue with: {command} --resume"
-        return "stopped before the first checkpoint; begin again with the same command"
-
+    """Turns an interrupt, a SIGTERM and a full disk into a line that says how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(how()) from None
+        raise KeyboardInterrupt(_how(directory, command)) from None
+    except Stopped:
+        how = _how(directory, command, begun=True)
+        console.note(how)
+        raise Stopped(how) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         raise InputError(f"{error.filename or directory.path}: expected room to write, found no space left on the device; "
-                         f"{how()} when there is room") from error
+                         f"{_how(directory, command)} when there is room") from error
     finally:
         console.close()

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -11,14 +12,12 @@ from cryorecon.data.files import atomic_path
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write ``.npy`` under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)  # to a file itself, numpy hides why it failed
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Rows under their header; numbers to six digits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

@@ -47,7 +47,7 @@ def write_background(stack: ParticleStack, patches: Iterable[tuple[str, Tensor]]
     free_space(mrcs, HEADER_BYTES + len(stack) * box * box * (2 if how.half else 4))
     apix = stack.apix * stack.box / box
     names: list[str] = []
-    with StackWriter(mrcs, box, apix, half=how.half) as out:
+    with StackWriter(mrcs, box, apix, half=how.half, star=star) as out:
         for name, raw in patches:
             if len(raw):
                 made = prepare_images(raw, box, how).numpy()

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cryorecon.data import mrc, star_columns
+from cryorecon.data.arrays import write_array
 from cryorecon.data.cryodrgn_files import write_ctf, write_poses
 from cryorecon.data.cs import read_table
 from cryorecon.data.files import atomic_path, free_space, refuse_input
@@ -103,6 +104,8 @@ def downsample_stack(path: str | Path, out: str | Path, box: int, *, chunk: int 
     for name in [name for name, _ in pieces] + listed:
         refuse_input(name, [path, meta.path, *meta.files, *(header.path for header in source.headers)])
     free_space(out, len(source) * (box * box * 4) + mrc.HEADER_BYTES)
+    for name in listed:
+        name.unlink(missing_ok=True)  # written last: where it is, all its stacks are
     with tqdm(total=len(source), unit="img", disable=not progress) as bar:
         for name, where in pieces:
             with mrc.StackWriter(name, box, pixel) as writer:
@@ -131,15 +134,13 @@ def filter_rows(path: str | Path, rows: np.ndarray, out: str | Path) -> None:
     elif kind == "cs":
         table = read_table(path)
         _check_rows(path, rows, len(table))
-        with atomic_path(out) as temporary, temporary.open("wb") as file:
-            np.save(file, table[rows], allow_pickle=False)
+        write_array(out, table[rows])
     elif kind in ("mrcs", "mrc"):
         _filter_stack(path, rows, out)
     elif kind == "npy":
         array = np.load(path, allow_pickle=False)
         _check_rows(path, rows, len(array))
-        with atomic_path(out) as temporary, temporary.open("wb") as file:
-            np.save(file, array[rows], allow_pickle=False)
+        write_array(out, array[rows])
     elif kind in ("pkl", "ind"):
         dump_pickles(out, *(_rows_of(value, rows, path) for value in load_pickles(path)))
     else:

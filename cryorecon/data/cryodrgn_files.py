@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryorecon.data.arrays import write_array
 from cryorecon.data.files import atomic_path, require_file
 from cryorecon.data.poses import Poses
 from cryorecon.data.safe_pickle import dump_pickles, load_pickles
@@ -72,7 +73,7 @@ def write_poses(path: str | Path, poses: Poses, box: int, apix: float | Tensor) 
     """
     path = Path(path)
     if path.suffix == ".npy":
-        _save_npy(path, torch.cat([poses.rotation.flatten(1), poses.shift], 1).numpy())
+        write_array(path, torch.cat([poses.rotation.flatten(1), poses.shift], 1).numpy())
     else:
         _require_pkl(path)
         extent = box * torch.as_tensor(apix, dtype=torch.float64).reshape(-1, 1)
@@ -110,7 +111,7 @@ def write_ctf(path: str | Path, optics: Optics, box: int, apix: Tensor | float) 
         column["amplitude_contrast"], torch.rad2deg(column["phase_shift"]),
     ], 1).float().numpy()
     if path.suffix == ".npy":
-        _save_npy(path, rows)
+        write_array(path, rows)
     else:
         _require_pkl(path)
         dump_pickles(path, rows)
@@ -160,7 +161,7 @@ def write_indices(path: str | Path, indices: np.ndarray) -> None:
     """Write positions as ``.npy``, ``.txt`` or a pickle (``.pkl``, ``.ind``)."""
     path = Path(path)
     if path.suffix == ".npy":
-        _save_npy(path, np.asarray(indices, np.int64))
+        write_array(path, np.asarray(indices, np.int64))
     elif path.suffix == ".txt":
         with atomic_path(path) as temporary:
             np.savetxt(temporary, indices, fmt="%d")
@@ -201,11 +202,6 @@ def _load_npy(path: Path) -> np.ndarray:
         return np.asarray(np.load(path, allow_pickle=False))
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{path}: expected an .npy array of numbers, found something else ({error})") from error
-
-
-def _save_npy(path: Path, array: np.ndarray) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
 
 
 def _require_pkl(path: Path) -> None:

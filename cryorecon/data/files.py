@@ -1,11 +1,24 @@
-"""What every reader and writer needs of the file system: clear errors, atomic writes, room on the disk."""
+"""What every reader and writer needs of the file system: clear errors, atomic and durable writes, locks, room on the disk.
 
+A file is written under a temporary name, forced to the disk, and renamed; then the folder is forced to the disk too. Whatever
+stops us, a kill or a power cut, leaves the old file or the new one, whole. Locks are the kernel's (``flock``) on open files:
+they go when their process does, however it ends.
+"""
+
+import errno
+import fcntl
+import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cryorecon.errors import InputError
+
+TEMPORARY = ".cryorecon-tmp"  # how names end that nobody but us may read, and that we may remove
+LOCK = ".cryorecon-lock"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL, errno.EBADF)  # a file system that knows none
 
 
 def require_file(path: str | Path, what: str) -> Path:
@@ -33,18 +46,120 @@ def refuse_input(out: str | Path, inputs: Iterable[str | Path | None]) -> None:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place when the block ends well and is removed when not."""
+    """A temporary name beside ``path`` that takes its place, on the disk for good, when the block ends well and is removed when
+    not. The file is there, empty and locked; it is to be opened and written, not replaced.
+
+    Raises
+    ------
+    InputError: the folder's name is a file's; another process is writing this file. OSError: with ``path`` as its file.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{path}: expected a folder {path.parent}, found a file of that name") from error
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    with naming(path, temporary):
+        descriptor = claimed(temporary, path)
+        try:
+            os.truncate(descriptor, 0)  # what a kill has left
+            yield temporary
+            settle(descriptor, temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path, *also: Path) -> Iterator[None]:
+    """Gives an :class:`OSError` of the block that names no file, or one of ``also``, the name ``path``."""
     try:
-        yield temporary
-        temporary.replace(path)
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename is not None and error.filename not in map(str, also)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def settle(descriptor: int, temporary: Path, path: Path) -> None:
+    """Force an open file to the disk, give it its name, and force that to the disk."""
+    os.fsync(descriptor)
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # some file systems can't; they keep their folders otherwise
+            os.fsync(folder)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(folder)
+
+
+def claimed(path: Path, what: Path) -> int:
+    """Descriptor of ``path``, made where it is absent, read and write; locked until it is closed.
+
+    Raises :class:`InputError`, which names ``what``, where another process has it.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise InputError(f"{what}: expected to be the only one who writes here, found another process at it; wait for its "
+                             "end, or give another name") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(descriptor)
+                raise
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+        os.close(descriptor)  # renamed or removed by its last owner between our two calls
+
+
+@contextmanager
+def exclusive(folder: str | Path, vouching: Iterable[str] = ()) -> Iterator[Path]:
+    """Write into ``folder``, which is made, as the only one who does; what a killed process has left of temporary files there
+    is removed. ``vouching``: files that are written last, by whose presence a reader knows that all is there; those of an
+    earlier call go first. Folders that were made and hold nothing in the end go too.
+
+    Raises
+    ------
+    InputError: another process writes into the folder, or the name is a file's.
+    """
+    folder = Path(folder)
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{folder}: expected a folder or a new name, found a file; give another name") from error
+    lock = folder / LOCK
+    try:
+        descriptor = claimed(lock, folder)
+        try:
+            tidy(folder)
+            for name in vouching:
+                (folder / name).unlink(missing_ok=True)
+            yield folder
+        finally:
+            lock.unlink(missing_ok=True)
+            os.close(descriptor)
+    finally:
+        for each in new:
+            if not each.is_dir() or any(each.iterdir()):
+                break
+            each.rmdir()
+
+
+def tidy(folder: Path) -> None:
+    """Remove temporary files in and below ``folder`` that no living process writes."""
+    for path in folder.rglob(f".*{TEMPORARY}"):
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def free_space(path: str | Path, needed: int) -> None:

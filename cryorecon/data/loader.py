@@ -162,9 +162,9 @@ class Loader:
         """Positions of a batch's particles in the order of particle ids, ``(particles,)``."""
         return torch.searchsorted(self._ids, batch.particle[batch.particle_starts()].cpu())
 
-    def epoch(self, particles: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """One pass in batches of whole particles; in random order where a generator is given. Of several processes
-        (:mod:`cryorecon.ranks`) each gets its share of every batch.
+    def epoch(self, particles: int, generator: torch.Generator | None = None, first: int = 0) -> Iterator[Batch]:
+        """One pass in batches of whole particles, from the batch ``first`` on; in random order where a generator is given. Of
+        several processes (:mod:`cryorecon.ranks`) each gets its share of every batch.
 
         Random order over a large stack is taken in blocks of neighbouring particles, so that a disk
         reads in runs; blocks and their contents are both shuffled.
@@ -177,7 +177,7 @@ class Loader:
         else:
             chosen = _block_shuffle(n, 4096, generator)
         size = max(particles, ranks.count())
-        for start in range(0, n, size):
+        for start in range(first * size, n, size):
             stop = start + size
             if n - stop < ranks.count():  # none goes without a share: what is left over joins the last batch
                 stop = n

@@ -6,15 +6,17 @@ machine stamp, is read all the same if its numbers make sense in one byte order.
 """
 
 import gzip
+import os
 import struct
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from cryorecon.data.files import atomic_path, free_space, require_file
+from cryorecon.data.files import atomic_path, claimed, free_space, naming, require_file, settle
 from cryorecon.errors import InputError
 
 HEADER_BYTES = 1024
@@ -62,7 +64,7 @@ def read_header(path: str | Path) -> Header:
     path = require_file(path, "an MRC file")
     if _is_gzip(path):
         return parse_header(path, _unzip(path))
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         head = file.read(HEADER_BYTES)
     return parse_header(path, head, path.stat().st_size)
 
@@ -106,7 +108,8 @@ def read_density(path: str | Path) -> tuple[np.ndarray, float]:
     ``.gz`` is unpacked. Raises :class:`InputError` as :func:`read_header` does.
     """
     path = require_file(path, "a map (.mrc)")
-    raw = _unzip(path) if _is_gzip(path) else path.read_bytes()
+    with naming(path):
+        raw = _unzip(path) if _is_gzip(path) else path.read_bytes()
     header = parse_header(path, raw)
     count = int(np.prod(header.shape))
     array = np.frombuffer(raw, header.dtype, count, header.offset).reshape(header.shape).astype(np.float32)
@@ -149,30 +152,38 @@ class StackWriter:
     """Writes an image stack piece by piece: ``with StackWriter(path, box, apix) as out: out.append(images)``.
 
     The file appears under its name, with a true header, only when the block ends without an exception; until then it is
-    ``<name>.part`` beside it. With ``keep`` a part file that holds at least that many images is continued after them.
+    ``<name>.part`` beside it, locked. With ``keep`` a part file that holds at least that many images is continued after them.
 
     Parameters
     ----------
     path: the ``.mrcs`` file. box: ``D``. apix: Å/px. half: store float16 (mode 12) instead of float32.
-    keep: number of images of an earlier ``.part`` to keep.
+    keep: number of images of an earlier ``.part`` to keep. star: a file that describes the stack; an earlier one is removed
+    before the stack takes its place, and is never found beside another's images.
+
+    Raises :class:`InputError` where another process writes the file.
     """
 
-    def __init__(self, path: str | Path, box: int, apix: float, half: bool = False, keep: int = 0):
-        self.path, self.box, self.apix = Path(path), box, apix
+    def __init__(self, path: str | Path, box: int, apix: float, half: bool = False, keep: int = 0, star: Path | None = None):
+        self.path, self.box, self.apix, self._star = Path(path), box, apix, star
         self.part = part_name(self.path)
         self.dtype = np.dtype("<f2" if half else "<f4")
         self.count = 0
         self._sum = self._squares = 0.0
         self._low, self._high = np.inf, -np.inf
         self._image_bytes = box * box * self.dtype.itemsize
-        if keep:
-            self._file = self.part.open("r+b")
-            self._file.truncate(HEADER_BYTES + keep * self._image_bytes)
-            self._take_up(keep)
-        else:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.part.open("w+b")
-            self._file.write(bytes(HEADER_BYTES))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.fdopen(claimed(self.part, self.path), "r+b")
+        held = os.fstat(self._file.fileno()).st_size
+        self._file.truncate(min(held, HEADER_BYTES + keep * self._image_bytes) if keep else 0)
+        try:
+            with naming(self.path):
+                if keep:
+                    self._take_up(keep)
+                else:
+                    self._file.write(bytes(HEADER_BYTES))
+        except BaseException:
+            self.suspend()
+            raise
 
     def _take_up(self, keep: int) -> None:
         """Read the kept images once, for the header's statistics."""
@@ -186,10 +197,12 @@ class StackWriter:
 
     def _count_in(self, images: np.ndarray) -> None:
         self._low, self._high = min(self._low, float(images.min())), max(self._high, float(images.max()))
+        flat = images.reshape(len(images), -1)
         with np.errstate(invalid="ignore"):  # what isn't finite is for the reader to refuse
-            mean, variance, size = float(images.mean()), float(images.var()), images.size
-        self._sum += mean * size
-        self._squares += (variance + mean**2) * size
+            mean, variance = flat.mean(1, dtype=np.float64), flat.var(1, dtype=np.float64)
+        for one, square in zip(mean.tolist(), (variance + mean**2).tolist(), strict=True):  # one by one: pieces change no bit
+            self._sum += one * flat.shape[1]
+            self._squares += square * flat.shape[1]
         self.count += len(images)
 
     def append(self, images: np.ndarray) -> None:
@@ -202,39 +215,49 @@ class StackWriter:
         if self.dtype.itemsize == 2 and not np.abs(images).max() <= np.finfo(np.float16).max:
             raise InputError(f"{self.path}: float16 holds values up to 65504, found larger ones; normalise or write "
                              "float32")
-        self._file.write(np.ascontiguousarray(images, self.dtype).data)
-        self._count_in(images)
+        stored = np.ascontiguousarray(images, self.dtype)
+        with naming(self.path):
+            self._file.write(stored.data)
+        self._count_in(stored.astype("f4", copy=False))
 
     def flush(self) -> None:
-        """Hand what was appended to the operating system."""
-        self._file.flush()
+        """Force what was appended to the disk."""
+        with naming(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Write the header and give the file its name."""
         size = self.box * self.box * max(1, self.count)
         mean = self._sum / size
-        low, high = (float(self.dtype.type(value)) for value in (self._low, self._high))  # as float16 has stored them
-        stats = (low, high, mean, max(0.0, self._squares / size - mean**2) ** 0.5)
-        self._file.seek(0)
+        stats = (self._low, self._high, mean, max(0.0, self._squares / size - mean**2) ** 0.5)
         mode = _WRITTEN_MODE[self.dtype.str[1:]]
-        self._file.write(_header_bytes((self.count, self.box, self.box), mode, self.apix, stats, is_stack=True))
-        self._file.close()
-        self.part.replace(self.path)
+        with naming(self.path):
+            self._file.seek(0)
+            self._file.write(_header_bytes((self.count, self.box, self.box), mode, self.apix, stats, is_stack=True))
+            self._file.flush()
+            if self._star is not None:
+                self._star.unlink(missing_ok=True)
+            settle(self._file.fileno(), self.part, self.path)
+            self._file.close()
 
     def __enter__(self) -> "StackWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.suspend()
-            self.part.unlink(missing_ok=True)
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            if not self._file.closed:
+                self.part.unlink(missing_ok=True)
+                self.suspend()
 
     def suspend(self) -> None:
         """Close the file and leave what is written as ``<name>.part``."""
-        self._file.close()
+        with suppress(OSError):  # a full disk: what is not written is none of the images that count
+            self._file.close()
 
 
 def part_name(path: Path) -> Path:

@@ -64,11 +64,19 @@ def prepare(stack: ParticleStack, out: str | Path, how: Preparation, *, progress
     apix = stack.apix * stack.box / box
     note = mrcs.with_name(mrcs.name + ".progress.json")
     key = _fingerprint(stack, how)
-    done = _finished_images(note, key, mrcs, box, how)
     image_bytes = box * box * (2 if how.half else 4)
+    done = _finished_images(note, key, mrcs, len(stack), image_bytes)
     free_space(mrcs, HEADER_BYTES + (len(stack) - done) * image_bytes + len(stack) * _STAR_ROW_BYTES)
-    writer = StackWriter(mrcs, box, apix, half=how.half, keep=done)
-    step = chunk_size(stack.box)
+    if done < len(stack) or part_name(mrcs).exists():  # else a kill came between the stack and its star
+        _write_images(stack, StackWriter(mrcs, box, apix, half=how.half, keep=done, star=star), how, note, key, progress)
+    write_star(star, _described(stack, mrcs, apix), mrcs.name)
+    note.unlink()
+    return star
+
+
+def _write_images(stack: ParticleStack, writer: StackWriter, how: Preparation, note: Path, key: str, progress: bool) -> None:
+    """Prepare the images that the writer has not got yet."""
+    step, done, box = chunk_size(stack.box), writer.count, writer.box
     try:
         with tqdm(total=len(stack), initial=done, unit="img", disable=not progress) as bar:
             for start in range(done, len(stack), step):
@@ -79,17 +87,14 @@ def prepare(stack: ParticleStack, out: str | Path, how: Preparation, *, progress
                 writer.flush()
                 _write_note(note, key, int(where[-1]) + 1)
                 bar.update(len(where))
+        writer.close()
     except InputError:
         writer.suspend()
-        _forget(mrcs, note)
+        _forget(writer.path, note)
         raise
     except BaseException:  # a signal or a full disk: what is done stays, to be taken up again
         writer.suspend()
         raise
-    writer.close()
-    write_star(star, _described(stack, mrcs, apix), mrcs.name)
-    note.unlink()
-    return star
 
 
 def with_contrast(stack: ParticleStack, contrast: str, *, uninvert: bool = False) -> ParticleStack:
@@ -183,18 +188,23 @@ def _fingerprint(stack: ParticleStack, how: Preparation) -> str:
     return digest.hexdigest()
 
 
-def _finished_images(note: Path, key: str, mrcs: Path, box: int, how: Preparation) -> int:
-    """How many images an earlier, interrupted run of the same task has written."""
+def _finished_images(note: Path, key: str, mrcs: Path, number: int, image_bytes: int) -> int:
+    """How many of ``number`` images an earlier, interrupted run of the same task has written, to ``<stack>.part`` or, all, to
+    the stack."""
     part = part_name(mrcs)
-    if not note.is_file() or not part.is_file():
+    if not note.is_file():
         return 0
+    if not part.is_file():
+        part = mrcs  # where a kill came before its star was written, it has its name already, since the last note
+        if not part.is_file() or part.stat().st_mtime_ns < note.stat().st_mtime_ns:
+            return 0
     try:
         state = json.loads(note.read_text())
     except ValueError:
         return 0
-    if state.get("key") != key:
+    if state.get("key") != key or (part == mrcs and state["done"] < number):
         return 0
-    held = (part.stat().st_size - HEADER_BYTES) // (box * box * (2 if how.half else 4))
+    held = (part.stat().st_size - HEADER_BYTES) // image_bytes
     return int(min(state["done"], held))
 
 

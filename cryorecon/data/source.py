@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from cryorecon.data.files import naming
 from cryorecon.data.mrc import Header, read_header
 from cryorecon.errors import InputError
 
@@ -67,6 +68,19 @@ class _Handle:
     def __del__(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
+
+
+def _fill(view: memoryview, header: Header, file: _Handle, start: int) -> None:
+    """Read the file's bytes from ``start`` on. Raises :class:`InputError` where it ends before, :class:`OSError` where the disk
+    fails; a mapped file would end the process instead."""
+    done = 0
+    with naming(header.path):
+        while done < len(view):
+            step = os.preadv(file.descriptor, [view[done:]], start + done)
+            if step == 0:
+                raise InputError(f"{header.path}: expected {header.offset + header.data_bytes} bytes, found {start + done}; "
+                                 "the file has shrunk since it was opened")
+            done += step
 
 
 class FileSource:
@@ -142,14 +156,7 @@ class FileSource:
         image_bytes = raw[:1].nbytes
         for run in np.split(np.arange(len(frames)), np.flatnonzero(np.diff(frames) != 1) + 1):
             start = header.offset + int(frames[run[0]]) * image_bytes
-            view = raw[run[0] : run[-1] + 1].reshape(-1).view(np.uint8).data
-            done = 0
-            while done < len(view):
-                step = os.preadv(file.descriptor, [view[done:]], start + done)
-                if step == 0:
-                    raise InputError(f"{header.path}: expected {header.offset + header.data_bytes} bytes, found "
-                                     f"{start + done}; the file has shrunk since it was opened")
-                done += step
+            _fill(raw[run[0] : run[-1] + 1].reshape(-1).view(np.uint8).data, header, file, start)
         return raw
 
     def _open(self, index: int) -> _Handle:

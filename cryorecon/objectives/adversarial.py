@@ -47,28 +47,28 @@ class Adversarial:
 
     simulator, critic: as named. limit: band in Fourier pixels that the critic sees; it may grow. settle: called after each of
     the generator's steps, to bring its parameters back to where they may be. prepare: called before each batch with its number
-    in the pass, to set what changes as the game goes on.
+    in the pass, to set what changes as the game goes on. batches: done in this pass.
     """
 
     def __init__(self, simulator: Simulator, critic: nn.Module, game: Game, limit: float,
                  settle: Callable[[], None] = lambda: None, prepare: Callable[[int], None] = lambda batch: None):
         self.simulator, self.critic, self.game, self.settle, self.prepare = simulator, critic, game, settle, prepare
         self.limit = limit
-        self._batches = 0
+        self.batches = 0
 
     def phases(self, model: Model, batch: Batch) -> Iterator[Gradient]:
         """The critic's step and, when it is due, the generator's."""
-        self.prepare(self._batches)
+        self.prepare(self.batches)
         seen = batch.select(self.simulator.grid.band(self.limit))
         yield Gradient("critic", lambda: self._critic(model, seen), clip=self.game.critic_clip)
-        self._batches += 1
-        if self._batches % self.game.critic_steps == 0:
+        self.batches += 1
+        if self.batches % self.game.critic_steps == 0:
             yield Gradient("generator", lambda: self._generator(model, seen), self.settle, self.game.generator_clip,
                            self.game.critic_steps)
 
     def finish_pass(self, model: Model) -> dict[str, float]:
         """The count of batches begins anew, so that a resumed run does as an undisturbed one."""
-        self._batches = 0
+        self.batches = 0
         return {}
 
     def _critic(self, model: Model, batch: Batch) -> dict[str, float]:

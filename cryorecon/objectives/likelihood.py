@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cryorecon.data.loader import Batch
+from cryorecon.data.parts import halved
 from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid
 from cryorecon.inference.hypotheses import Hypotheses
@@ -44,6 +45,7 @@ class PointSampler:
         self.n = grid.n_points(limit)
         self.fixed = self.n if fraction >= 1 else int(core * fraction * self.n)
         self.drawn = 0 if fraction >= 1 else max(1, int(fraction * self.n) - self.fixed)
+        self.taken = self.fixed + self.drawn
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch at this step's points."""
@@ -72,6 +74,7 @@ class Likelihood:
             raise InputError(f"reduction: expected one of {', '.join(REDUCTIONS)}, found {reduction!r}")
         self.sampler, self.generator, self.reduction = sampler, generator, reduction
         self.kl_weight = kl_weight
+        self.points = dict(CHUNK_POINTS)
 
     def phases(self, model: Model, batch: Batch) -> Iterator[Gradient]:
         """The batch's one step."""
@@ -88,17 +91,31 @@ class Likelihood:
         return reduce(energy, weight, self.reduction).sum()
 
     def _backward(self, model: Model, batch: Batch) -> dict[str, float]:
+        """The whole step again in smaller chunks, and all that follow, where a GPU's memory does not hold it."""
+        while True:
+            state, drawn = torch.get_rng_state(), self.generator.get_state()
+            try:
+                return self._attempt(model, batch)
+            except torch.cuda.OutOfMemoryError:
+                pass  # what it holds goes only when this is over
+            model.zero_grad(set_to_none=True)
+            torch.set_rng_state(state)
+            self.generator.set_state(drawn)
+            device = batch.data.device.type
+            images = min(len(batch), self.points[device] // self.sampler.taken)
+            self.points[device] = halved(images, "image") * self.sampler.taken
+
+    def _attempt(self, model: Model, batch: Batch) -> dict[str, float]:
         inferred = model.infer(batch)
         # leaves: the volume is differentiated in chunks, then what it says of the hypotheses flows on to the inferences
         names = [n for n in ("rotation", "shift", "z") if getattr(inferred, n).requires_grad]
         leaves = {n: getattr(inferred, n).detach().requires_grad_() for n in names}
         hypotheses = replace(inferred, **leaves)
         seen = self.sampler(batch, self.generator)
-        n_points = seen.data.shape[1]
         scale = 1 / (len(batch) * self.sampler.n)
         total = 0.0
         device = batch.data.device.type
-        for index in _chunks(batch, max(1, CHUNK_POINTS[device] // n_points)):
+        for index in _chunks(batch, max(1, self.points[device] // self.sampler.taken)):
             loss = self.loss(model, hypotheses.at(index), seen.at(index))
             (loss * scale).backward()
             total += float(loss.detach())

@@ -9,8 +9,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cryorecon.data.cryodrgn_files import write_ctf, write_poses
-from cryorecon.data.files import atomic_path, free_space
-from cryorecon.data.mrc import StackWriter, write_volume
+from cryorecon.data.files import LOCK, atomic_path, exclusive, free_space
+from cryorecon.data.mrc import StackWriter, part_name, write_volume
 from cryorecon.data.poses import Poses
 from cryorecon.data.source import FileSource
 from cryorecon.data.stack import ParticleStack
@@ -38,7 +38,12 @@ def write_simulation(molecule: Specimen, experiment: Experiment, folder: str | P
     :meth:`Experiment.run` does; nothing is written then.
     """
     folder = Path(folder)
-    _claim(folder, overwrite)
+    with exclusive(folder):
+        _claim(folder, overwrite)
+        return _write(molecule, experiment, folder, half_precision, overwrite)
+
+
+def _write(molecule: Specimen, experiment: Experiment, folder: Path, half_precision: bool, overwrite: bool) -> Truth:
     n_maps = min(molecule.n_states, MAX_MAPS)
     image_bytes = (2 if half_precision else 4) * experiment.box**2 + 500  # 500: its rows in the other files
     n_stacks = 1 if experiment.tilt is None else 2
@@ -79,16 +84,15 @@ def _write_metadata(folder: Path, molecule: Specimen, experiment: Experiment, tr
 
 
 def _claim(folder: Path, overwrite: bool) -> None:
-    """Raise unless ``folder`` is free to write into."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder or a new name, found a file; give another name by -o")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    """Raise unless ``folder``, which we have locked, is free to write into."""
+    if any(path.name != LOCK for path in folder.iterdir()) and not overwrite:
         raise InputError(f"{folder}: expected an empty or new folder, found files in it; give another or --overwrite")
 
 
 def _remove_earlier(folder: Path) -> None:
     """Remove what an earlier simulation wrote: a map or CTF of it must not stay beside the new images."""
-    for path in [*(folder / name for name in OUTPUTS), *earlier_maps(folder)]:
+    for path in [*(folder / name for name in OUTPUTS), *(part_name(folder / name) for name in (STACK, TILTED_STACK)),
+                 *earlier_maps(folder)]:
         path.unlink(missing_ok=True)
 
 

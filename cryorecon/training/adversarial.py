@@ -17,7 +17,7 @@ from cryorecon import ranks
 from cryorecon.data.loader import Loader
 from cryorecon.data.mrc import write_volume
 from cryorecon.data.stack import ParticleStack
-from cryorecon.errors import InputError
+from cryorecon.errors import InputError, Stopped
 from cryorecon.imaging.masks import soft_sphere
 from cryorecon.inference.conformation import CONFORMATIONS
 from cryorecon.model import Model
@@ -27,6 +27,7 @@ from cryorecon.objectives.simulator import Simulator, natural_unit
 from cryorecon.training import build
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, fit, stream
+from cryorecon.training.partial_pass import kept, taken_up
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.archetypes import Archetypes
 from cryorecon.volumes.real_space import RealSpace
@@ -69,7 +70,7 @@ def train_adversarial(config: RunConfig, directory: RunDirectory, resume: bool, 
                          "single images: take the untilted ones")
     report("particles", {"images": len(stack), "particles": stack.n_particles, "box": stack.box, "apix": stack.apix,
                          "given_poses": 0})
-    saved = directory.load() if resume and directory.epochs() else None
+    saved = directory.load_last() if resume else None
     state = begin(config, problem, saved, report)
     for part in state.parts().values():
         ranks.agree(part)
@@ -87,13 +88,19 @@ def train_adversarial(config: RunConfig, directory: RunDirectory, resume: bool, 
     objective = Adversarial(state.simulator, state.critic, game, problem.grid.box / 2, settle)
     for epoch in range(state.epoch + 1, config.epochs + 1):
         objective.prepare = schedule(config, state, objective, made, epoch)
-        began = time.monotonic()
-        for record in fit(state.model, objective, state.loader, made, range(epoch, epoch + 1), config.batch, config.seed,
-                          problem.device):
-            yield record
+        began, record = time.monotonic(), taken_up(saved, epoch)
+        objective.batches, ahead = record.particles // config.batch, len(stack) - record.particles
+        try:
+            passed = fit(state.model, objective, state.loader, made, range(epoch, epoch + 1), config.batch, config.seed,
+                         problem.device, record)
+            for record in passed:
+                yield record
+        except Stopped:
+            directory.save_pass(epoch, contents(state, made) | kept(record))
+            raise
         state.epoch = epoch
         log = {"epoch": epoch, **record.means(), "noise": float(state.simulator.log_noise.detach().exp()),
-               "band": objective.limit, "images_per_s": len(stack) / (time.monotonic() - began)}
+               "band": objective.limit, "images_per_s": ahead / (time.monotonic() - began)}
         doubts = examine(directory, state, record, config.critic_held)
         directory.log(log | ({"doubts": doubts} if doubts else {}))
         if epoch % config.checkpoint == 0 or epoch == config.epochs:
@@ -242,16 +249,20 @@ def samples(state: State) -> np.ndarray:
 
 def save(directory: RunDirectory, state: State, optimisers: dict[str, list[torch.optim.Optimizer]]) -> None:
     """A checkpoint with its pictures' images, ``samples.N.npy``."""
+    if state.epoch:
+        directory.save_samples(state.epoch, samples(state))
+    directory.save(state.epoch, contents(state, optimisers), None)
+
+
+def contents(state: State, optimisers: dict[str, list[torch.optim.Optimizer]]) -> dict[str, Any]:
+    """What a checkpoint holds."""
     grid, stack = state.loader.grid, state.loader.stack
-    contents: dict[str, Any] = {
+    held: dict[str, Any] = {
         "version": cryorecon.__version__, "epoch": state.epoch, "shape": SHAPE, "noise": state.noise,
         "scale": torch.ones(len(stack)), "half": stack.half, "box": grid.box, "apix": grid.apix,
         "optimisers": {group: [o.state_dict() for o in several] for group, several in optimisers.items()},
     }
-    contents |= {name: part.state_dict() for name, part in state.parts().items()}
-    if state.epoch:
-        directory.save_samples(state.epoch, samples(state))
-    directory.save(state.epoch, contents, None)
+    return held | {name: part.state_dict() for name, part in state.parts().items()}
 
 
 def finish(config: RunConfig, directory: RunDirectory, state: State) -> None:

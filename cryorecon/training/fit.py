@@ -16,6 +16,7 @@ from cryorecon import ranks
 from cryorecon.data.loader import Batch, Loader
 from cryorecon.model import Model
 from cryorecon.objectives.steps import ClosedForm, Gradient
+from cryorecon.training.stopping import check
 
 
 class Objective(Protocol):
@@ -56,9 +57,13 @@ class Record:
 
 def stream(seed: int, epoch: int) -> torch.Generator:
     """The random stream of one pass; also seeds torch's own."""
-    number = (seed * 1_000_003 + epoch * 7919 + 1) % (1 << 62)
-    torch.manual_seed(number)
-    return torch.Generator().manual_seed(number)
+    torch.manual_seed(stream_number(seed, epoch))
+    return torch.Generator().manual_seed(stream_number(seed, epoch))
+
+
+def stream_number(seed: int, epoch: int) -> int:
+    """The seed of one pass's stream."""
+    return (seed * 1_000_003 + epoch * 7919 + 1) % (1 << 62)
 
 
 def anneal(optimisers: Iterable[torch.optim.Optimizer], fraction: float) -> None:
@@ -70,15 +75,22 @@ def anneal(optimisers: Iterable[torch.optim.Optimizer], fraction: float) -> None
 
 
 def fit(model: Model, objective: Objective, loader: Loader, optimisers: dict[str, list[torch.optim.Optimizer]],
-        epochs: range, batch_particles: int, seed: int, device: torch.device) -> Iterator[Record]:
-    """Run passes over the data; yields a record after each batch, and one with ``done`` after each pass."""
+        epochs: range, batch_particles: int, seed: int, device: torch.device, begun: Record | None = None) -> Iterator[Record]:
+    """Run passes over the data; yields a record after each batch, and one with ``done`` after each pass. ``begun``: how far the
+    first of them is; torch's random numbers then stand where they stood.
+
+    Raises
+    ------
+    Stopped: between two batches, where the process was told to stop.
+    """
     for epoch in epochs:
-        generator = stream(seed, epoch)
-        if ranks.count() > 1:  # the order is everyone's, what is drawn for an image its process's
+        record = Record(epoch) if begun is None or begun.epoch != epoch else begun
+        generator = torch.Generator().manual_seed(stream_number(seed, epoch)) if record.particles else stream(seed, epoch)
+        if ranks.count() > 1 and not record.particles:  # the order is everyone's, what is drawn for an image its process's
             torch.manual_seed(ranks.own(torch.initial_seed()))
         model.train()
-        record = Record(epoch)
-        for raw in loader.epoch(batch_particles, generator):
+        for raw in loader.epoch(batch_particles, generator, record.particles // batch_particles):
+            check()
             batch = raw.to(device)
             for step in objective.phases(model, batch):
                 if isinstance(step, ClosedForm):

@@ -23,6 +23,9 @@ class Follower(RunDirectory):
     def save(self, epoch: int, state: dict[str, Any], z: np.ndarray | None, likelihood: np.ndarray | None = None) -> None:
         """Left to the leader."""
 
+    def save_pass(self, epoch: int, state: dict[str, Any]) -> None:
+        """Left to the leader."""
+
     def save_samples(self, epoch: int, images: np.ndarray) -> None:
         """Left to the leader."""
 

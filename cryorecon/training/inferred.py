@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor
 
 from cryorecon import ranks
 from cryorecon.data.loader import Batch, Loader
+from cryorecon.data.parts import Room
 from cryorecon.inference.conformation.fixed import Fixed
 from cryorecon.inference.conformation.posterior import Known, Posterior
 from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.model import Model
+from cryorecon.training.stopping import check
 
 POINTS = 1 << 20  # Fourier points held at once
 
@@ -21,11 +24,16 @@ def inferred(model: Model, loader: Loader, points: int = POINTS) -> Iterator[tup
     """Batches of about ``points`` Fourier points on the model's device, in the order of particle ids, and their hypotheses:
     what is inferred for good, not a draw of training; no gradient flows. Of several processes each gets its share."""
     model.eval()
+    room = Room()
     for raw in loader.epoch(loader.particles_for(max(1, points // model.grid.n))):
-        batch = raw.to(model.grid.device)
-        with torch.no_grad():  # not around the yield: it would hold for whoever consumes this
-            found = model.infer(batch)
-        yield batch, found
+        check()
+        yield from room.parts(raw, loader.n_particles, partial(_infer, model))
+
+
+def _infer(model: Model, raw: Batch) -> tuple[Batch, Hypotheses]:
+    batch = raw.to(model.grid.device)
+    with torch.no_grad():
+        return batch, model.infer(batch)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
 """The run directory: what is in it, and how it is written so that a kill leaves the last good file."""
 
-import io
 import json
-import os
 import pickle
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,9 @@ import torch
 import yaml
 
 import cryorecon
-from cryorecon.data.files import atomic_path
-from cryorecon.errors import InputError
+from cryorecon.data.arrays import write_array
+from cryorecon.data.files import atomic_path, exclusive
+from cryorecon.errors import InputError, Stopped
 from cryorecon.training.config import RunConfig
 
 # what a run writes before weights vouch for it
@@ -32,26 +31,26 @@ MAY_CHANGE = ("epochs", "device")  # of a run that is resumed
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` on a temporary name beside ``path``, then rename; nothing half written is ever seen."""
-    try:
-        with atomic_path(path) as temporary:
-            write(temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-    except OSError as error:
-        if error.filename is None and error.errno is not None:  # a full disk shows in the middle of a write
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-        raise
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    file = io.BytesIO()  # straight to disk numpy would not say why a write failed
-    np.save(file, array)
-    path.write_bytes(file.getbuffer())
+    with atomic_path(path) as temporary:
+        write(temporary)
 
 
 def _save_state(path: Path, state: dict[str, Any]) -> None:
-    with path.open("wb") as file:  # given a name, torch would raise errors of its own where the disk is full
-        torch.save(state, file)
+    failed: list[OSError] = []
+    with path.open("wb") as file:
+        def write(data: bytes) -> int:
+            try:
+                return file.write(data)
+            except OSError as error:
+                failed.append(error)
+                raise
+
+        try:
+            torch.save(state, SimpleNamespace(write=write, flush=file.flush))
+        except (RuntimeError, OSError):
+            if failed:  # torch's own error does not say why
+                raise failed[0] from None
+            raise
 
 
 def _load_state(path: Path) -> dict[str, Any]:
@@ -92,28 +91,28 @@ class RunDirectory:
 
     @contextmanager
     def begun(self, config: RunConfig, command: list[str], resume: bool = False) -> Iterator[None]:
-        """:meth:`start`; where the block fails before there is a checkpoint, what it wrote is removed again.
+        """:meth:`start`, with the folder locked; where the block fails before there is a checkpoint, what it wrote is removed
+        again, unless it was told to stop (:class:`Stopped`).
 
         With ``resume`` the run that is there goes on under ``config`` (of :meth:`resumed`) and nothing is removed.
+        Raises :class:`InputError` where another process runs in the folder.
         """
-        if resume:
-            if config != self.config():
-                self.write_config(config, command)
-            yield
-            return
-        new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        self.start(config, command)
-        try:
-            yield
-        except BaseException:
-            if not self.epochs() and not self.has_stages():
-                for name in BEFORE_CHECKPOINT:
-                    (self.path / name).unlink(missing_ok=True)
-                for folder in new:
-                    if any(folder.iterdir()):
-                        break
-                    folder.rmdir()
-            raise
+        with exclusive(self.path):
+            if resume:
+                if config != self.config():
+                    self.write_config(config, command)
+                yield
+                return
+            self.start(config, command)
+            try:
+                yield
+            except Stopped:
+                raise
+            except BaseException:
+                if not self.epochs() and not self.has_stages():
+                    for name in BEFORE_CHECKPOINT:
+                        (self.path / name).unlink(missing_ok=True)
+                raise
 
     def resumed(self, given: dict[str, Any], spelled: Callable[[str], str] = str) -> RunConfig:
         """The run's configuration with the end (``epochs``) and the ``device`` that ``given`` names.
@@ -130,7 +129,7 @@ class RunDirectory:
             if name not in MAY_CHANGE and value != before:
                 raise InputError(f"{spelled(name)}: expected {before} as the run in {self.path} began, found {value}; leave "
                                  "it out to resume, or begin a new run in another folder")
-        done = max(self.epochs(), default=0)
+        done = max((*self.epochs(), *self.passes()), default=0)
         if given.get("epochs", done) < done:
             raise InputError(f"{spelled('epochs')}: expected at least {done}, the epochs that the run in {self.path} has "
                              f"done, found {given['epochs']}; give more to continue")
@@ -142,15 +141,38 @@ class RunDirectory:
 
     def epochs(self) -> list[int]:
         """Numbers of the checkpoints that exist, ascending."""
-        found = (re.fullmatch(r"weights\.(\d+)\.pt", p.name) for p in self.path.glob("weights.*.pt"))
-        return sorted(int(m[1]) for m in found if m)
+        return self._numbers("weights")
+
+    def _numbers(self, name: str) -> list[int]:
+        found = (re.fullmatch(rf"{name}\.(\d+)\.pt", path.name) for path in self.path.glob(f"{name}.*.pt"))
+        return sorted(int(match[1]) for match in found if match)
 
     def save(self, epoch: int, state: dict[str, Any], z: np.ndarray | None, likelihood: np.ndarray | None = None) -> None:
         """A checkpoint: latents and what images say of them first, weights last, so that weights vouch for the rest."""
         for name, array in ((f"z.{epoch}.npy", z), (f"z_likelihood.{epoch}.npy", likelihood)):
             if array is not None:
-                write_atomically(self.path / name, partial(_save_array, array=array))
+                write_array(self.path / name, array)
         write_atomically(self.path / f"weights.{epoch}.pt", lambda p: _save_state(p, state))
+        for number in self._numbers("pass"):
+            if number <= epoch:
+                (self.path / f"pass.{number}.pt").unlink(missing_ok=True)
+
+    def save_pass(self, epoch: int, state: dict[str, Any]) -> None:
+        """What a run that is told to stop has reached in pass ``epoch``, ``pass.N.pt``: a checkpoint's contents, their
+        ``epoch`` that of the last whole pass, and ``within`` where the pass has begun. It has no latents, and goes with the
+        next checkpoint."""
+        write_atomically(self.path / f"pass.{epoch}.pt", lambda p: _save_state(p, state))
+
+    def passes(self) -> list[int]:
+        """Numbers of the passes in which the run was stopped since its last checkpoint, ascending."""
+        last = max(self.epochs(), default=0)
+        return [number for number in self._numbers("pass") if number > last]
+
+    def load_last(self) -> dict[str, Any] | None:
+        """Contents of the last checkpoint, or of :meth:`save_pass` since; None where there are none. Raises as :meth:`load`."""
+        if self.passes():
+            return _load_state(self.path / f"pass.{self.passes()[-1]}.pt")
+        return self.load() if self.epochs() else None
 
     def load(self, epoch: int | None = None) -> dict[str, Any]:
         """A checkpoint's contents (default: the last), read without running code.
@@ -173,7 +195,7 @@ class RunDirectory:
 
     def save_samples(self, epoch: int, images: np.ndarray) -> None:
         """Real and simulated images of a checkpoint, ``samples.<epoch>.npy``; before its weights."""
-        write_atomically(self.path / f"samples.{epoch}.npy", partial(_save_array, array=images))
+        write_array(self.path / f"samples.{epoch}.npy", images)
 
     def write(self, name: str, write: Callable[[Path], object]) -> None:
         """A file of another kind: ``write`` makes it at the path that it is given."""
@@ -217,21 +239,26 @@ class RunDirectory:
 
     def last_logged(self, name: str) -> float:
         """The number ``name`` of the last line of ``metrics.jsonl``; 0 where there is none."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.is_file() else []
+        lines = self._metrics()
         return float(json.loads(lines[-1]).get(name, 0)) if lines else 0.0
+
+    def _metrics(self, last: float = float("inf")) -> list[str]:
+        """The lines of ``metrics.jsonl`` about passes up to ``last``; what a kill has cut short is none."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        return [line for line in lines if (epoch := _epoch_of(line)) is not None and epoch <= last]
 
     def drop_after(self, epoch: int) -> None:
         """Forget metrics of passes after ``epoch``: a resumed run makes them anew."""
         path = self.path / "metrics.jsonl"
         if path.is_file():
-            lines = [line for line in path.read_text().splitlines() if _epoch_of(line) <= epoch]
+            lines = self._metrics(epoch)
             write_atomically(path, lambda p: p.write_text("".join(f"{line}\n" for line in lines)))
 
 
-def _epoch_of(line: str) -> float:
-    """The pass that a line of the metrics is about; infinity where a kill cut the line short."""
+def _epoch_of(line: str) -> float | None:
+    """The pass that a line of the metrics is about; None where a kill cut the line short."""
     try:
         return float(json.loads(line)["epoch"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None

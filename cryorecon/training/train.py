@@ -19,7 +19,7 @@ from cryorecon.data.source import FileSource
 from cryorecon.data.stack import ParticleStack
 from cryorecon.data.star_write import write_star
 from cryorecon.data.tilt_pair import poses_of_images
-from cryorecon.errors import InputError
+from cryorecon.errors import InputError, Stopped
 from cryorecon.geometry.grid import Grid
 from cryorecon.inference.conformation.encoder import Encoder
 from cryorecon.inference.conformation.posterior import Posterior
@@ -37,6 +37,7 @@ from cryorecon.training.amortise import fit_encoder
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, anneal, fit, stream
 from cryorecon.training.inferred import latent_posteriors, latents, remember
+from cryorecon.training.partial_pass import kept, taken_up
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.fourier_mlp import FourierMLP
@@ -71,8 +72,9 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
     stack = problem.stack
     report("particles", {"images": len(stack), "particles": stack.n_particles, "box": stack.box, "apix": stack.apix,
                          "given_poses": 0 if build.searches_poses(config, stack) else len(stack)})
-    if resume and directory.epochs():
-        state = restore(config, problem, directory.load())
+    saved = directory.load_last() if resume else None
+    if saved is not None:
+        state = restore(config, problem, saved)
         directory.drop_after(state.epoch)
         if config.epochs > state.epoch:
             settle(config, state)
@@ -84,25 +86,34 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
         save(config, directory, state, {})
     ranks.agree(state.model)
     optimisers = build.optimisers(state.model, config.lr)
-    if resume and state.epoch:
-        saved = directory.load()["optimisers"]
-        for optimiser, values in zip(optimisers["model"], saved, strict=True):
+    if saved is not None and saved["optimisers"]:
+        for optimiser, values in zip(optimisers["model"], saved["optimisers"], strict=True):
             optimiser.load_state_dict(values)
     limit = config.limit or problem.grid.box / 2
-    clock = time.process_time() - (directory.last_logged("cpu_seconds") if resume else 0)
+    spent = directory.last_logged("cpu_seconds") if resume else 0.0
+    clock = time.process_time() - (spent if saved is None else saved.get("cpu_seconds", spent))
     generator = torch.Generator()
     objective = Likelihood(PointSampler(problem.grid, limit, config.points), generator, "expected", config.kl_weight)
     epochs = range(state.epoch + 1, config.epochs + 1) if optimisers["model"] else range(0)
+    if saved is not None and saved.get("unsaved"):  # it was told to stop while it wrote this checkpoint
+        save(config, directory, state, optimisers)
     for epoch in epochs:
         generator.manual_seed(config.seed * 1_000_003 + epoch)
         cool(optimisers, config, epoch)
-        for record in fit(state.model, objective, state.loader, optimisers, range(epoch, epoch + 1), config.batch,
-                          config.seed, problem.device):
-            yield record
-        state.epoch = epoch
-        directory.log({"epoch": epoch, **record.means(), "cpu_seconds": time.process_time() - clock})
-        if epoch % config.checkpoint == 0 or epoch == config.epochs:
-            save(config, directory, state, optimisers)
+        record = taken_up(saved, epoch, generator)
+        try:
+            passed = fit(state.model, objective, state.loader, optimisers, range(epoch, epoch + 1), config.batch,
+                         config.seed, problem.device, record)
+            for record in passed:
+                yield record
+            state.epoch = epoch
+            directory.log({"epoch": epoch, **record.means(), "cpu_seconds": time.process_time() - clock})
+            if epoch % config.checkpoint == 0 or epoch == config.epochs:
+                save(config, directory, state, optimisers)
+        except Stopped:
+            so_far = contents(state, optimisers) | {"cpu_seconds": time.process_time() - clock}
+            directory.save_pass(epoch, so_far | kept(record, generator))
+            raise
     finish(config, directory, state)
 
 
@@ -245,14 +256,18 @@ def save(config: RunConfig, directory: RunDirectory, state: State, optimisers: d
     # before its first pass an encoder holds the closed-form posterior that it was taught
     weight = config.kl_weight if state.epoch else 1.0
     found = latent_posteriors(state.model, state.loader, weight) if config.zdim else None
-    contents = {
+    z, likelihood = (None, None) if found is None else (found.mean.numpy(), found.packed())
+    directory.save(state.epoch, contents(state, optimisers), z, likelihood)
+
+
+def contents(state: State, optimisers: dict) -> dict[str, Any]:
+    """What a checkpoint holds."""
+    return {
         "version": cryorecon.__version__, "epoch": state.epoch, "model": state.model.state_dict(), "shape": state.shape,
         "noise": state.noise, "scale": state.scale, "half": state.loader.stack.half,
         "box": state.model.grid.box, "apix": state.model.grid.apix,
         "optimisers": [optimiser.state_dict() for optimiser in optimisers.get("model", [])],
     }
-    z, likelihood = (None, None) if found is None else (found.mean.numpy(), found.packed())
-    directory.save(state.epoch, contents, z, likelihood)
 
 
 def restore(config: RunConfig, problem: build.Problem, saved: dict[str, Any]) -> State:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cryorecon.data.loader import Batch
+from cryorecon.data.parts import Room
 from cryorecon.geometry.grid import Grid
 from cryorecon.geometry.rotations import from_rotation_vector
 from cryorecon.inference.hypotheses import Hypotheses
@@ -103,7 +104,7 @@ class Polish(nn.Module):
         super().__init__()
         object.__setattr__(self, "volume", volume)  # not registered: not this module's to save
         self.grid, self.table, self.limit, self.iterations, self.base = grid, table, limit, iterations, base
-        self.conformation = conformation
+        self.conformation, self.room = conformation, Room()
         self.chunk = AT_ONCE if grid.device.type == "cpu" else max(1, POINTS_ON_GPU // grid.n_points(limit))
 
     def forward(self, hypotheses: Hypotheses, batch: Batch, score: Callable | None = None) -> Hypotheses:
@@ -112,8 +113,8 @@ class Polish(nn.Module):
             if self.base is not None:
                 self.base(hypotheses, batch, score)
             images = max(1, len(batch) // len(batch.particle_starts()))
-            for part in batch.split_particles(max(1, self.chunk // images)):
-                self._polish(part, score)
+            for _ in self.room.parts(batch, max(1, self.chunk // images), lambda part: self._polish(part, score)):
+                pass
         return self.table(hypotheses, batch)
 
     def _polish(self, batch: Batch, score: Callable | None) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cryorecon.data.loader import Batch
+from cryorecon.data.parts import Room
 from cryorecon.errors import InputError
 from cryorecon.geometry import so3_grid
 from cryorecon.geometry.grid import Grid, Selection
@@ -93,6 +94,10 @@ class Nodes:
         pairs = ((self.node, other.node), (self.shift, other.shift), (self.energy, other.energy))
         return Nodes(*(torch.cat(pair, 1) for pair in pairs))
 
+    def left(self) -> float:
+        """How many there are."""
+        return float((~self.energy.isinf()).sum())
+
     def without(self, pruned: Tensor) -> "Nodes":
         """The same with infinite energy where ``pruned (n, K)``; the first (best) always stays."""
         pruned = pruned & (torch.arange(pruned.shape[1], device=pruned.device) > 0)
@@ -110,7 +115,7 @@ class Search(nn.Module):
 
     def __init__(self, grid: Grid, table: PoseTable, plan: Plan):
         super().__init__()
-        self.grid, self.table, self.plan = grid, table, plan
+        self.grid, self.table, self.plan, self.room = grid, table, plan, Room()
 
     def look_at(self, volume: Sliced, plan: Plan | None = None, z: Tensor | None = None) -> None:
         """Search in this volume from now on; ``z (n, d)``: conformations of the particles where the volume has any. The base
@@ -129,7 +134,7 @@ class Search(nn.Module):
     def forward(self, hypotheses: Hypotheses, batch: Batch, score: Callable | None = None) -> Hypotheses:
         """The ``keep`` best poses of every image, weights normalised among them."""
         with torch.no_grad():
-            parts = [self._search(part) for part in batch.split_particles(self._particles_at_once(batch))]
+            parts = list(self.room.parts(batch, self._particles_at_once(batch), self._search))
         rotation, shift, weight = (torch.cat(each) for each in zip(*parts, strict=True))
         return replace(hypotheses, rotation=rotation, shift=shift, log_weight=weight)
 
@@ -143,8 +148,11 @@ class Search(nn.Module):
         particles, owner = torch.unique(batch.particle, return_inverse=True)
         base = self._around if self.plan.local else self._on_base_grid
         nodes = self._pruned(base(particles, batch, owner), 0, batch, owner)
+        counts = [nodes.left()]
         for number in range(1, self.plan.subdivisions + 1):
             nodes = self._pruned(self._subdivided(nodes, number, batch, owner), number, batch, owner)
+            counts.append(nodes.left())
+        self._counts += torch.tensor(counts)
         self._seen += len(particles)
         nodes = nodes.best(self.plan.keep)
         rotation = so3_grid.rotations(self.plan.level + self.plan.subdivisions, nodes.node)
@@ -231,7 +239,6 @@ class Search(nn.Module):
             upper = self.energies(rotation, nodes.shift[:, :1, None], batch, owner, plan.kmax)[:, 0, 0]
             lower = nodes.energy + self.least_beyond(beyond, batch, owner, len(upper))[:, None]
             nodes = nodes.without(lower > upper)
-        self._counts[number] += float((~nodes.energy.isinf()).sum())
         return nodes
 
     def least_beyond(self, beyond: slice, batch: Batch, owner: Tensor, n: int) -> Tensor:
