@@ -52,6 +52,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "eval_poses": "estimated poses against reference ones: rotation and shift errors",
         "eval_conformation": "a run's conformations against the true ones of a simulation",
         "eval_halves": "whether two runs, on half the data each, find one landscape",
+        "validate": "controls of a run: images of noise, and images whose fine detail is noise",
+        "rerun": "repeat a run on the same data and say whether it comes out the same",
     },
     "Convert": {
         "parse_pose_star": "poses from a RELION star file",
@@ -110,8 +112,8 @@ def command(name: str) -> ModuleType:
     return importlib.import_module(f"cryorecon.cli.{name}")
 
 
-def run(argv: Sequence[str]) -> None:
-    """Do what ``argv`` says; failures are raised.
+def run(argv: Sequence[str]) -> int:
+    """Do what ``argv`` says and return the exit code, 1 where a command that judges found against; failures are raised.
 
     Raises
     ------
@@ -131,14 +133,16 @@ def run(argv: Sequence[str]) -> None:
         module.add_args(parser)
         args = parser.parse_args(argv[1:])
         keep_freed_blocks()
-        module.main(args)
+        return module.main(args) or 0
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return its exit code.
 
-    0: done, or a training that SIGTERM stopped where it can go on. 2: bad input, told in one line on stderr. 130: interrupted.
-    141: nobody reads what it prints. 143: SIGTERM. Anything else that goes wrong is a defect of cryorecon and shows its
+    0: done, or a training that SIGTERM stopped where it can go on. 1: ``rerun`` found other bits, or ``validate`` an offender.
+    2: bad input, told in one line on stderr. 130: interrupted. 141: nobody reads what it prints. 143: SIGTERM. Anything else
+    that goes wrong is a defect of cryorecon and shows its
     traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
@@ -147,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USER_ERROR
     try:
         with _one_line_warnings(), _one_speaker(), _sigterm():
-            run(argv)
+            code = run(argv)
         sys.stdout.flush()
     except InputError as error:
         return _complain(str(error))
@@ -168,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return READER_GONE
     except OSError as error:
         return _complain(_system_message(error))
-    return 0
+    return code
 
 
 def _complain(message: str) -> int:

@@ -6,9 +6,10 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -120,8 +121,6 @@ def run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDire
 
 def _run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDirectory":
     from cryorecon.training.follower import run_directory
-    from cryorecon.training.stopping import on_sigterm
-    from cryorecon.training.train import train
 
     directory = run_directory(args.outdir)
     command = ["cryorecon", *sys.argv[1:]]
@@ -129,13 +128,30 @@ def _run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDir
     table = given(args)
     done = max(directory.epochs(), default=0) if resume else 0
     if resume:
-        other = _command(directory.config())
+        other = command_of(directory.config())
         if name != other:
             raise InputError(f"{args.outdir}: expected a run of {name}, found one of {other}; resume it with that command")
         config = directory.resumed(table, spelled)
     else:
         config = configuration(preset | table)
-    console = Console(directory.path / "run.log" if ranks.leads() else None, config.epochs, done)
+    short = f"cryorecon {name} {shlex.quote(args.particles)} -o {shlex.quote(args.outdir)}"
+    carry_out(config, directory, (command, short), done if resume else None, table)
+    return directory
+
+
+def carry_out(config: "RunConfig", directory: "RunDirectory", commands: tuple[list[str], str], done: int | None = None,
+              table: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Train ``config`` into ``directory`` with a bar, lines, a log and pictures.
+
+    commands: the one that is kept, and the one that goes on after an interrupt. done: epochs of a run that goes on; None: it
+    begins. table: fields that were named, to be told which of them change nothing.
+    """
+    from cryorecon.training.stopping import on_sigterm
+    from cryorecon.training.train import train
+
+    command, short = commands
+    resume = done is not None
+    console = Console(directory.path / "run.log" if ranks.leads() else None, config.epochs, done or 0)
 
     def report(stage: str, values: dict[str, float]) -> None:
         console.stage(stage, values)
@@ -143,7 +159,6 @@ def _run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDir
             for line in idle(config, table, searched=not values["given_poses"]):
                 console.line(f"cryorecon: warning: {line}")
 
-    short = f"cryorecon {name} {shlex.quote(args.particles)} -o {shlex.quote(args.outdir)}"
     def last_words() -> None:
         console.line("cryorecon: stopped in the middle of a batch; " + _how(directory, short, begun=True))
 
@@ -158,10 +173,9 @@ def _run(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> "RunDir
         if ranks.leads():
             _draw_samples(directory)
             _draw_poses(directory)
-    return directory
 
 
-def _command(config: "RunConfig") -> str:
+def command_of(config: "RunConfig") -> str:
     """The command that makes such runs."""
     if config.objective == "adversarial":
         return "train_gan"

@@ -24,7 +24,7 @@ from cryorecon.model import Model
 from cryorecon.objectives.adversarial import Adversarial, Game
 from cryorecon.objectives.critic import CRITICS, with_spectral_norms
 from cryorecon.objectives.simulator import Simulator, natural_unit
-from cryorecon.training import build
+from cryorecon.training import build, provenance
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, fit, stream
 from cryorecon.training.partial_pass import kept, taken_up
@@ -70,6 +70,7 @@ def train_adversarial(config: RunConfig, directory: RunDirectory, resume: bool, 
                          "single images: take the untilted ones")
     report("particles", {"images": len(stack), "particles": stack.n_particles, "box": stack.box, "apix": stack.apix,
                          "given_poses": 0})
+    provenance.record(directory, config, stack, resume)
     saved = directory.load_last() if resume else None
     state = begin(config, problem, saved, report)
     for part in state.parts().values():

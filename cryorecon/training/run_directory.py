@@ -24,7 +24,7 @@ from cryorecon.training.config import RunConfig
 NOT_A_CHECKPOINT = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
                     pickle.UnpicklingError)  # what torch.load raises for other files, cut ones and ones that hold code
 BEFORE_CHECKPOINT = ("config.yaml", "run.log", "metrics.jsonl", "consensus.mrc", "half_map_a.mrc", "half_map_b.mrc", "z.0.npy",
-                     "z_likelihood.0.npy", "poses.0.star", "poses.0.pkl")
+                     "z_likelihood.0.npy", "poses.0.star", "poses.0.pkl", "provenance.json")
 
 MAY_CHANGE = ("epochs", "device")  # of a run that is resumed
 

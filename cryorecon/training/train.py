@@ -30,7 +30,7 @@ from cryorecon.inference.pose.table import PoseTable
 from cryorecon.model import Model
 from cryorecon.objectives.cores import one_core_a_task
 from cryorecon.objectives.likelihood import Likelihood, PointSampler
-from cryorecon.training import build, closed_form
+from cryorecon.training import build, closed_form, provenance
 from cryorecon.training.ab_initio import find_poses, schedule_for
 from cryorecon.training.adversarial import train_adversarial
 from cryorecon.training.amortise import fit_encoder
@@ -72,6 +72,7 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
     stack = problem.stack
     report("particles", {"images": len(stack), "particles": stack.n_particles, "box": stack.box, "apix": stack.apix,
                          "given_poses": 0 if build.searches_poses(config, stack) else len(stack)})
+    provenance.record(directory, config, stack, resume)
     saved = directory.load_last() if resume else None
     if saved is not None:
         state = restore(config, problem, saved)
