@@ -44,14 +44,19 @@ class Landscape:
         return self.draws.flatten(0, 1).mean(0)
 
 
-def draw(z: np.ndarray, decode: Decode, k: int, box: int, seed: int = 0) -> Landscape:
-    """Two draws of ``k`` particles each of ``z (N, d)``, decoded and Fourier-cropped to ``box`` px.
+def drawn_particles(z: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
+    """Two draws of ``k`` particles each of ``z (N, d)``, ``(2, k)``.
 
     A systematic sample: every N / 2k-th particle in the order of the first principal component, from a random one on, to the
     two draws in turn. Along the main motion it errs by 1 / k of its length, where a random one would by 1 / sqrt(k).
     """
     place = (np.arange(2 * k) + np.random.default_rng(seed).random()) / (2 * k) * len(z)
-    chosen = np.argsort(fit_pca(z).project(z)[:, 0], kind="stable")[place.astype(int)].reshape(k, 2).T.ravel()
+    return np.argsort(fit_pca(z).project(z)[:, 0], kind="stable")[place.astype(int)].reshape(k, 2).T
+
+
+def draw(z: np.ndarray, decode: Decode, k: int, box: int, seed: int = 0) -> Landscape:
+    """Two draws of ``k`` particles each (:func:`drawn_particles`) of ``z (N, d)``, decoded and Fourier-cropped to ``box``."""
+    chosen = drawn_particles(z, k, seed).ravel()
     maps = [resample(decode(z[[index]])[0], box, 3) for index in
             tqdm(chosen, desc="draws", unit="map", disable=None, leave=False)]
     return Landscape(torch.stack(maps).unflatten(0, (2, k)))
@@ -60,9 +65,14 @@ def draw(z: np.ndarray, decode: Decode, k: int, box: int, seed: int = 0) -> Land
 def laid_on(moving: Landscape, reference: Landscape, apix: float) -> tuple[Landscape, alignment.Alignment]:
     """A landscape in the frame of another: one rotation, shift and hand, those of the mean maps, for all its maps."""
     found = alignment.align(moving.mean, reference.mean, apix)
-    moved = [alignment.apply(found, one, apix) for one in
-             tqdm(moving.draws.flatten(0, 1), desc="alignment", unit="map", disable=None, leave=False)]
-    return Landscape(torch.stack(moved).unflatten(0, moving.draws.shape[:2])), found
+    return moved(moving, found, apix), found
+
+
+def moved(moving: Landscape, found: alignment.Alignment, apix: float) -> Landscape:
+    """All maps of a landscape moved by one alignment."""
+    maps = [alignment.apply(found, one, apix) for one in
+            tqdm(moving.draws.flatten(0, 1), desc="alignment", unit="map", disable=None, leave=False)]
+    return Landscape(torch.stack(maps).unflatten(0, moving.draws.shape[:2]))
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,8 @@ class HalvesAgreement:
     between: of the two runs, over all pairs of draws. self_a, self_b: of two draws of one run. spread_a, spread_b: of a
     run and its mean map. ratio: where ``between`` lies from what draws differ by (0) to no motion at all (1); NaN where the
     floor is not below the ceiling: nothing moves, or K maps are too few. mean_fsc: of the mean maps. motion_fsc: of matched
-    maps' differences from their means. apix: Å/px of the maps compared.
+    maps' differences from their means. apix: Å/px of the maps compared. partner: ``(2, K)``, of each map of A's
+    draws the map of the same draw of B that it is matched with.
     """
 
     between: float
@@ -84,6 +95,7 @@ class HalvesAgreement:
     mean_fsc: FSCCurve
     motion_fsc: FSCCurve
     apix: float
+    partner: np.ndarray
 
     def resolutions(self) -> dict[str, dict[str, Resolution]]:
         """Where the two curves fall below 0.5 and 0.143."""
@@ -112,10 +124,11 @@ def compare_landscapes(a: Landscape, b: Landscape, mask: Tensor, apix: float) ->
     floor, ceiling = _root_mean(self_a, self_b), _root_mean(spread_a, spread_b)
     moves = ceiling > floor + 1e-6 * float((mean_a.square() * mask).sum() / unit) ** 0.5
     ratio = float(np.clip((distance - floor) / (ceiling - floor), 0, 1)) if moves else float("nan")
-    once = zip(pairs[::3], plans[::3], strict=True)  # each draw: first with first, second with second
-    matched = [(one, other[plan.argmax(1)]) for (one, other), plan in once]
+    once = pairs[::3]  # each draw: first with first, second with second
+    partner = np.stack([plan.argmax(1) for plan in plans[::3]])
+    matched = [(one, other[row]) for (one, other), row in zip(once, partner, strict=True)]
     return HalvesAgreement(distance, self_a, self_b, spread_a, spread_b, ratio, fsc_curve(mean_a, mean_b, mask),
-                           pooled_curve(*(torch.cat(each) for each in zip(*matched, strict=True))), apix)
+                           pooled_curve(*(torch.cat(each) for each in zip(*matched, strict=True))), apix, partner)
 
 
 def _root_mean(a: float, b: float) -> float:

@@ -103,6 +103,8 @@ def add_training(parser: Parser) -> None:
          const="refine")
     poses.add_argument("--search-poses", dest="pose", action="store_const", const="search", default=argparse.SUPPRESS,
                        help="find the poses, whatever poses the particles come with")
+    group.add_argument("--halves", action="store_true", help="train two runs, half_1 and half_2, on halves of the particles "
+                       "that never meet, and compare them (gold_standard)")
     add_checkpoints(add_run(parser))
 
 

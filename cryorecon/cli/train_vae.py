@@ -4,7 +4,8 @@ Without poses, these are found first (poses.0.star, poses.0.pkl). Then a consens
 closed form, then a network that stands on them (--road lowrank); or, as cryoDRGN does, an encoder and a network from
 scratch (--road plain). Options that cryoDRGN has too mean the same.
 The output folder holds z.N.npy, weights.N.pt, the consensus map with its half maps, metrics.jsonl and run.log. Ctrl-C
-is safe: the same command with --resume goes on as if nothing had happened.
+is safe: the same command with --resume goes on as if nothing had happened. With --halves two runs on halves of the particles
+that never meet (half_1, half_2), their landscapes compared and the gold standard of their maps.
 
     cryorecon train_vae particles.mrcs --poses poses.pkl --ctf ctf.pkl --zdim 8 -n 25 -o out
     cryorecon analyze out
@@ -35,6 +36,7 @@ def main(args: argparse.Namespace) -> None:
     """
     import shlex
 
+    from cryorecon.cli.halves import train_halves
     from cryorecon.cli.session import run
 
     resume = args.resume or args.load is not None
@@ -44,7 +46,11 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"--zdim: expected at least 1, found {args.zdim}; for one map of all particles use "
                          "`cryorecon train_nn`")
     plain = getattr(args, "road", None) == "plain" and not resume
-    directory = run(args, "train_vae", {"conformation": "encoder"} if plain else {})
+    preset = {"conformation": "encoder"} if plain else {}
+    if args.halves:
+        train_halves(args, "train_vae", preset)
+        return
+    directory = run(args, "train_vae", preset)
     epoch = directory.epochs()[-1]
     out = directory.path
     print(f"latents  {out / f'z.{epoch}.npy'}\nweights  {out / f'weights.{epoch}.pt'}")

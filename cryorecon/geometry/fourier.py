@@ -45,3 +45,21 @@ def resample(array: Tensor, box: int, dims: int) -> Tensor:
         for axis in range(-dims, 0):
             spectrum.select(axis, box // 2 - old // 2).zero_()
     return centred_ifft(spectrum, dims).real * (box / old) ** dims
+
+
+def randomise_phases(array: Tensor, first: int, dims: int, generator: torch.Generator) -> Tensor:
+    """Real arrays ``(..., D, D)`` or ``(..., D, D, D)`` whose coefficients from shell ``first`` of rounded ``|k|`` on keep
+    their amplitudes and get random phases; each array of a stack its own.
+
+    The phases are those of white noise, so that the result is real.
+    """
+    axes, box = tuple(range(-dims, 0)), array.shape[-1]
+    spectrum = torch.fft.rfftn(array, dim=axes)
+    noise = torch.fft.rfftn(torch.randn(array.shape, generator=generator).to(array), dim=axes)
+    whole, half = torch.fft.fftfreq(box, 1 / box), torch.fft.rfftfreq(box, 1 / box)
+    squared = half**2
+    for _ in range(dims - 1):
+        squared = whole.view(-1, *[1] * squared.ndim) ** 2 + squared
+    beyond = (squared.sqrt().round() >= first).to(array.device)
+    mixed = torch.where(beyond, spectrum.abs() * torch.sgn(noise), spectrum)
+    return torch.fft.irfftn(mixed, s=array.shape[-dims:], dim=axes)

@@ -189,7 +189,7 @@ def fsc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], apix: float,
         axes.set_xlabel("resolution (Å)")
     else:
         axes.set_xlabel("frequency (cycles per pixel; pixel size unknown)")
-    axes.legend(loc="upper right" if lowest < 0.7 else "lower left", bbox_to_anchor=None if lowest < 0.7 else (0, 0.2))
+    axes.legend(loc="best")
     axes.set_title(title, fontsize=9)
     return drawn
 

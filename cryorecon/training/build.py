@@ -78,18 +78,23 @@ def choose_device(name: str) -> torch.device:
 
 
 def half_sets(stack: ParticleStack, seed: int) -> Tensor:
-    """The stack's own half sets, else (or where one of them is empty) drawn by particle: ``(N,)`` of 1 and 2.
+    """The half sets of a stack's images, as :func:`settled_halves`."""
+    return settled_halves(stack.half, stack.particle, seed)
+
+
+def settled_halves(half: Tensor | None, particle: Tensor, seed: int) -> Tensor:
+    """The half sets that are there, else (or where one of them is empty) drawn by ``particle (N,)``: ``(N,)`` of 1 and 2.
 
     Raises
     ------
     InputError: fewer than two particles.
     """
-    if stack.half is not None and bool((stack.half == 1).any()) and bool((stack.half == 2).any()):
-        return stack.half
-    n = stack.n_particles
+    if half is not None and bool((half == 1).any()) and bool((half == 2).any()):
+        return half
+    ids, owner = torch.unique(particle, return_inverse=True)
+    n = len(ids)
     if n < 2:
         raise InputError(f"expected at least two particles, for two half sets, found {n}")
-    _, owner = torch.unique(stack.particle, return_inverse=True)
     return (torch.randperm(n, generator=torch.Generator().manual_seed(seed)) % 2 + 1)[owner]
 
 
