@@ -1,0 +1,239 @@
+"""Three controls of a run, each with a verdict: detail that is noise, images that are noise, a molecule that does not move.
+
+*Detail.* The run's images with random phases beyond the shell at which its half maps' FSC falls below 0.8 are reconstructed as
+the run's own are; where the run moved poses, these are searched for again. What half maps then share beyond that shell is
+overfitting, and ``(FSC_t - FSC_n) / (1 - FSC_n)`` is the FSC without it.
+
+*Noise* (Einstein from noise: Henderson, PNAS 110, 18037 (2013)). Images of noise of the measured spectrum and the run's own images
+choose their poses by one search of the other half set's map. Images that hold the molecule fit it better than noise does; images
+that were made to show it by alignment don't. Noise is reconstructed at the run's poses and at those that it chose, too.
+
+*A still molecule.* Images of the run's mean map with noise: what seems to move in them is chance.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryorecon.analysis.controls import Subject, fits, reconstruct, searched_again, still_images
+from cryorecon.analysis.latent import fit_pca
+from cryorecon.data.arrays import write_csv
+from cryorecon.data.files import atomic_path
+from cryorecon.data.stack import ParticleStack
+from cryorecon.inference.conformation.posterior import Posterior
+from cryorecon.inference.conformation.table import Table
+from cryorecon.metrics.fsc import FSCCurve, fsc_curve, resolution
+from cryorecon.metrics.solvent import BESIDE, first_below, overfit_free
+from cryorecon.model import Model
+from cryorecon.training.closed_form import Consensus, low_rank
+from cryorecon.training.evaluate import POINTS
+from cryorecon.training.inferred import inferred
+
+CROSSED = 0.143
+FITTED = 1000  # particles that choose their poses
+SURE = 5.0  # standard errors by which images must fit better than noise
+MORE = 2.0  # times the variance that a still molecule's z has, from which on z tells of motion
+REACH = 2  # shells at which a component's half maps must agree to count
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """control: its name. passed: None where it has nothing to say. words: why, in a sentence or two. numbers: for the file."""
+
+    control: str
+    passed: bool | None
+    words: str
+    numbers: dict[str, Any]
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        said = {True: "passed", False: "FLAGGED", None: "not told"}[self.passed]
+        return f"{self.control}: {said}. {self.words}"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """verdicts: of all controls. curves: name -> FSC of half maps, masked. gains: nats ``(m,)`` of the run's images and of
+    noise. images, particles: how many were used."""
+
+    verdicts: list[Verdict]
+    curves: dict[str, FSCCurve]
+    gains: tuple[np.ndarray, np.ndarray]
+    apix: float
+    images: int
+    particles: int
+
+    @property
+    def passed(self) -> bool:
+        """No control is flagged."""
+        return all(verdict.passed is not False for verdict in self.verdicts)
+
+
+def validate(subject: Subject, report: Report = lambda line: None) -> Validation:
+    """Run all controls; ``report`` hears of each as it ends."""
+    problem = subject.problem
+    found = reconstruct(subject, subject.stack, subject.given())
+    mask = problem.mask.cpu()
+    curves = {"the run's images": halves_fsc(found, mask)}
+    gains: tuple[np.ndarray, np.ndarray] = (np.zeros(0), np.zeros(0))
+    verdicts = []
+
+    def add(control: Callable[[], Verdict]) -> None:
+        began = time.monotonic()
+        verdicts.append(replace(control(), seconds=time.monotonic() - began))
+        report(f"{verdicts[-1]} ({verdicts[-1].seconds:.0f} s)")
+
+    def noise() -> Verdict:
+        nonlocal gains
+        verdict, gains = of_noise(subject, found, mask, curves)
+        return verdict
+
+    add(lambda: of_detail(subject, found, mask, curves))
+    add(noise)
+    if subject.config.zdim:
+        add(lambda: of_still(subject, found))
+    return Validation(verdicts, curves, gains, problem.grid.apix, len(subject.stack), subject.stack.n_particles)
+
+
+def halves_fsc(found: Consensus, mask: Tensor) -> FSCCurve:
+    """FSC of the masked half maps."""
+    halves = found.halves.cpu()
+    return fsc_curve(halves[0], halves[1], mask, "the run's")
+
+
+def of_detail(subject: Subject, found: Consensus, mask: Tensor, curves: dict[str, FSCCurve]) -> Verdict:
+    """Detail that is noise; adds the curves with random phases and without overfitting."""
+    apix, total = subject.problem.grid.apix, curves["the run's images"]
+    first = first_below(total)
+    if first >= len(total.value) - BESIDE:
+        return Verdict("detail", None, "Half maps agree (FSC 0.8) up to the last shell: there is no detail to replace by noise.",
+                       {"first_shell": first})
+    stack = subject.with_random_phases(first)
+    pose = searched_again(subject, stack, found.resolved) if subject.moved else subject.given()
+    noise = halves_fsc(reconstruct(subject, stack, pose), mask)
+    true = replace(total, value=overfit_free(total.value, noise.value, first))
+    curves |= {"detail replaced by noise": noise, "without overfitting": true}
+    shells = slice(first + BESIDE, max(first + BESIDE + 1, int(found.resolved) + 1))
+    shared = float(noise.value[shells].mean())
+    claimed, left = (resolution(curve, CROSSED, apix) for curve in (total, true))
+    how = (f"Poses were searched for again with detail beyond {apix / float(total.frequency[first]):.3g} Å replaced by noise: "
+           if subject.moved else f"Detail beyond {apix / float(total.frequency[first]):.3g} Å was replaced by noise, at the poses "
+           "that were given (how these were made it can't tell): ")
+    words = (f"{how}half maps of that noise share {shared:.2f} on average up to the resolution. Of {claimed.bound}"
+             f"{claimed.angstrom:.2f} Å, {left.bound}{left.angstrom:.2f} Å are left without overfitting.")
+    return Verdict("detail", shared < CROSSED, words, {
+        "first_shell": first, "first_angstrom": apix / float(total.frequency[first]), "noise_fsc": shared,
+        "searched_again": subject.moved, "resolution_A": claimed.angstrom, "resolution_without_overfitting_A": left.angstrom})
+
+
+def of_noise(subject: Subject, found: Consensus, mask: Tensor,
+             curves: dict[str, FSCCurve]) -> tuple[Verdict, tuple[np.ndarray, np.ndarray]]:
+    """Images of noise; adds their curves. Returns the gains of the run's images and of noise, too."""
+    apix = subject.problem.grid.apix
+    flat = reconstruct(subject, subject.with_random_phases(1), subject.given())
+    curves["noise at the run's poses"] = halves_fsc(flat, mask)
+    part = subject.part(FITTED)
+    stack = part.with_random_phases(1)
+    ours, _ = fits(part, part.stack, found)
+    theirs, table = fits(part, stack, found)
+    numbers = compared(ours, theirs)
+    chosen = reconstruct(part, stack, table)
+    curves["noise at poses it chose"] = halves_fsc(chosen, mask)
+    curves["the same with the run's map"] = fsc_curve(chosen.density.cpu(), found.density.cpu(), mask)
+    resolved = slice(1, int(found.resolved) + 1)
+    shared = float(curves["noise at the run's poses"].value[resolved].mean())
+    likeness = resolution(curves["the same with the run's map"], 0.5, apix)
+    fit = numbers["standard_errors"] > SURE
+    if fit:
+        words = (f"The run's images fit the map of the other half by {numbers['images']:.1f} nats each, noise by "
+                 f"{numbers['noise']:.1f} when both may choose their poses ({numbers['standard_errors']:.0f} standard errors apart).")
+    else:
+        words = (f"The run's images fit the map of the other half no better than noise does ({numbers['images']:.1f} and "
+                 f"{numbers['noise']:.1f} nats, {numbers['standard_errors']:.1f} standard errors): the map may be noise that was "
+                 "aligned on a reference.")
+    words += f" Noise that was aligned on the run's map looks like it up to {likeness.bound}{likeness.angstrom:.3g} Å (FSC 0.5)."
+    if shared >= CROSSED:
+        words += f" Noise at the run's poses has half maps that share {shared:.2f}: something other than the images agrees."
+    return Verdict("noise", fit and shared < CROSSED, words, numbers | {
+        "noise_fsc_at_the_runs_poses": shared, "aligned_noise_like_the_map_A": likeness.angstrom}), (ours, theirs)
+
+
+def compared(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """Mean gains of images ``(m,)`` and of noise ``(m,)``, their distance in standard errors, and the share of pairs of which
+    the image fits better."""
+    error = math.sqrt(ours.var() / len(ours) + theirs.var() / len(theirs))
+    rank = np.searchsorted(np.sort(theirs), ours)
+    return {"images": float(ours.mean()), "noise": float(theirs.mean()),
+            "standard_errors": float(ours.mean() - theirs.mean()) / max(error, 1e-12),
+            "images_fit_better": float(rank.mean() / len(theirs))}
+
+
+def of_still(subject: Subject, found: Consensus) -> Verdict:
+    """A molecule that does not move, and noise: what components half sets agree on, and how z spreads."""
+    config, problem = subject.config, subject.problem
+    still = still_images(subject, found)
+    numbers: dict[str, Any] = {"components": {}, "moves": {}}
+    for name, stack in (("images", subject.stack), ("still", still), ("noise", subject.with_random_phases(1))):
+        loader = subject.loader(stack)
+        start = found if name == "images" else reconstruct(subject, stack, subject.given())
+        low = low_rank(loader, problem.half, problem.mask, start, config.zdim, config.atoms, config.seed, lambda *_: None)
+        agreed = (low.fsc[1:, 1:] > CROSSED).sum(1) >= REACH
+        norm = low.volume.values.abs().square().sum(1)
+        numbers["components"][name] = int(agreed.sum())
+        numbers["moves"][name] = float((norm[1:] * low.variance.to(norm)).sum() / norm[0].clamp(min=1e-30)) ** 0.5
+    spread = latent_spread(subject, still)
+    numbers["variance_of_z_over_that_of_a_still_molecule"] = spread
+    real, chance = numbers["components"]["images"], max(numbers["components"]["still"], numbers["components"]["noise"])
+    words = (f"Half sets agree on {real} of {config.zdim} components of the run's images, on {numbers['components']['still']} of a "
+             f"molecule that does not move and on {numbers['components']['noise']} of noise. ")
+    if spread is None:
+        words += "z of this run is a free number of each image and can't be inferred of others."
+    else:
+        words += f"z of the run's images varies {spread:.1f} times as much as that of the still molecule."
+    moves = real > chance and (spread is None or spread > MORE)
+    if not moves:
+        words += " What z shows may be chance."
+    return Verdict("motion", moves, words, numbers)
+
+
+def latent_spread(subject: Subject, still: ParticleStack) -> float | None:
+    """Variance of z of the run's images along its first principal component over that of a still molecule's images, both
+    inferred by the run; None where it infers none."""
+    model = subject.state.model
+    if isinstance(model.conformation, Table) or (subject.stack.tilt is not None and not isinstance(model.conformation, Posterior)):
+        return None
+    asked = Model(model.grid, model.volume, subject.given(), model.conformation)
+    z = []
+    for stack in (subject.stack, still):
+        rows = torch.zeros(len(stack), model.volume.z_dim)
+        for batch, told in inferred(asked, subject.loader(stack), POINTS):
+            rows[batch.image.cpu()] = told.z[:, 0].cpu()
+        z.append(rows.numpy())
+    pca = fit_pca(z[0])
+    ours, theirs = (pca.project(each)[:, 0].var() for each in z)
+    return float(ours / max(theirs, 1e-30))
+
+
+def write(folder: Path, found: Validation, facts: dict[str, Any]) -> None:
+    """Write ``validate.json`` (``facts`` first), ``fsc.csv`` and ``fits.csv``."""
+    report = {**facts, "passed": found.passed, "images": found.images, "particles": found.particles, "apix": found.apix,
+              "controls": [asdict(verdict) for verdict in found.verdicts]}
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / "validate.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    frequency = next(iter(found.curves.values())).frequency.tolist()
+    columns = [curve.value.tolist() for curve in found.curves.values()]
+    rows = ((each, found.apix / each if each else "", *values) for each, *values in zip(frequency, *columns, strict=True))
+    names = [name.replace("'", "").replace(",", "").replace(" ", "_") for name in found.curves]
+    write_csv(folder / "fsc.csv", ("frequency_per_px", "resolution_angstrom", *names), rows)
+    write_csv(folder / "fits.csv", ("images_nats", "noise_nats"), zip(*(each.tolist() for each in found.gains), strict=True))

@@ -1,0 +1,58 @@
+"""Controls of a run: does it show what its images hold, or noise that was aligned?
+
+Detail: the run's images with their fine detail replaced by noise are reconstructed in the same way; what half maps still share
+there is overfitting. Noise: images of noise and the run's own choose their poses by one search of the other half's map; images
+that hold the molecule fit it better. Of train_vae: what seems to move in images of a molecule that does not.
+Prints a verdict each; exit code 1 where one is flagged. Writes validate.json, fsc.csv, fits.csv, fsc.png, fits.png and a page.
+
+    cryorecon validate out
+    cryorecon validate out --most 2000 -o controls
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_args(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``validate``."""
+    parser.add_argument("run", type=Path, help="output folder of train_nn or train_vae, or of one of their halves")
+    parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="(default: RUN/validate)")
+    parser.add_argument("--most", type=int, default=5000, metavar="N", help="particles that are used, drawn at random (default: "
+                        "5000)")
+    parser.add_argument("--epoch", type=int, metavar="N", help="which checkpoint (default: the last)")
+    parser.add_argument("--datadir", metavar="DIR", help="where the image stacks lie now, if elsewhere")
+    parser.add_argument("--device", metavar="NAME", help="where to compute (default: as the run)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the controls, print and write.
+
+    Raises
+    ------
+    InputError: no such run or epoch, a run of train_gan, particles that are not where they were; too few asked for.
+    """
+    import time
+
+    from cryorecon.analysis.controls import Subject
+    from cryorecon.analysis.validation import validate, write
+    from cryorecon.errors import InputError
+    from cryorecon.objectives.cores import one_core_a_task
+    from cryorecon.report.validation_page import write_validation
+    from cryorecon.training.evaluate import reopened
+    from cryorecon.training.run_directory import RunDirectory
+
+    if args.most < 100:
+        raise InputError(f"--most: expected at least 100 particles, found {args.most}; fewer tell nothing")
+    directory, began = RunDirectory(args.run), time.monotonic()
+    problem, state = reopened(directory, args.epoch, args.device, datadir=args.datadir)
+    subject = Subject.of(directory.config(), problem, state, args.most)
+    print(f"{subject.stack.n_particles:,} of {problem.stack.n_particles:,} particles", file=sys.stderr)
+    with one_core_a_task(problem.grid):
+        found = validate(subject, print)
+    folder = args.run / "validate" if args.outdir is None else args.outdir
+    facts = {"run": str(args.run), "epoch": state.epoch, "seconds": round(time.monotonic() - began, 1)}
+    write(folder, found, facts)
+    page = write_validation(folder, found, facts)
+    print(f"{'every control passed' if found.passed else 'FLAGGED'}; wrote {page}, validate.json, fsc.csv, fits.csv")
+    return 0 if found.passed else 1
