@@ -4,9 +4,9 @@
 the run's own are; where the run moved poses, these are searched for again. What half maps then share beyond that shell is
 overfitting, and ``(FSC_t - FSC_n) / (1 - FSC_n)`` is the FSC without it.
 
-*Noise* (Einstein from noise: Henderson, PNAS 110, 18037 (2013)). Images of noise of the measured spectrum and the run's own images
-choose their poses by one search of the other half set's map. Images that hold the molecule fit it better than noise does; images
-that were made to show it by alignment don't. Noise is reconstructed at the run's poses and at those that it chose, too.
+*Noise* (Einstein from noise: Henderson, PNAS 110, 18037 (2013)). Images of noise of the measured spectrum and the run's own
+images choose their poses by one search of the other half set's map. Images that hold the molecule fit it better than noise
+does; images that were made to show it by alignment don't. Noise is reconstructed at the run's poses and at those that it chose, too.
 
 *A still molecule.* Images of the run's mean map with noise: what seems to move in them is chance.
 """
@@ -116,8 +116,8 @@ def of_detail(subject: Subject, found: Consensus, mask: Tensor, curves: dict[str
     apix, total = subject.problem.grid.apix, curves["the run's images"]
     first = first_below(total)
     if first >= len(total.value) - BESIDE:
-        return Verdict("detail", None, "Half maps agree (FSC 0.8) up to the last shell: there is no detail to replace by noise.",
-                       {"first_shell": first})
+        return Verdict("detail", None, "Half maps agree (FSC 0.8) up to the last shell: there is no detail to replace by "
+                       "noise.", {"first_shell": first})
     stack = subject.with_random_phases(first)
     pose = searched_again(subject, stack, found.resolved) if subject.moved else subject.given()
     noise = halves_fsc(reconstruct(subject, stack, pose), mask)
@@ -126,9 +126,9 @@ def of_detail(subject: Subject, found: Consensus, mask: Tensor, curves: dict[str
     shells = slice(first + BESIDE, max(first + BESIDE + 1, int(found.resolved) + 1))
     shared = float(noise.value[shells].mean())
     claimed, left = (resolution(curve, CROSSED, apix) for curve in (total, true))
-    how = (f"Poses were searched for again with detail beyond {apix / float(total.frequency[first]):.3g} Å replaced by noise: "
-           if subject.moved else f"Detail beyond {apix / float(total.frequency[first]):.3g} Å was replaced by noise, at the poses "
-           "that were given (how these were made it can't tell): ")
+    beyond = f"etail beyond {apix / float(total.frequency[first]):.3g} Å"
+    how = (f"Poses were searched for again with d{beyond} replaced by noise: " if subject.moved else
+           f"D{beyond} was replaced by noise, at the poses that were given (how these were made it can't tell): ")
     words = (f"{how}half maps of that noise share {shared:.2f} on average up to the resolution. Of {claimed.bound}"
              f"{claimed.angstrom:.2f} Å, {left.bound}{left.angstrom:.2f} Å are left without overfitting.")
     return Verdict("detail", shared < CROSSED, words, {
@@ -156,12 +156,14 @@ def of_noise(subject: Subject, found: Consensus, mask: Tensor,
     fit = numbers["standard_errors"] > SURE
     if fit:
         words = (f"The run's images fit the map of the other half by {numbers['images']:.1f} nats each, noise by "
-                 f"{numbers['noise']:.1f} when both may choose their poses ({numbers['standard_errors']:.0f} standard errors apart).")
+                 f"{numbers['noise']:.1f} when both may choose their poses ({numbers['standard_errors']:.0f} standard errors "
+                 "apart).")
     else:
         words = (f"The run's images fit the map of the other half no better than noise does ({numbers['images']:.1f} and "
-                 f"{numbers['noise']:.1f} nats, {numbers['standard_errors']:.1f} standard errors): the map may be noise that was "
-                 "aligned on a reference.")
-    words += f" Noise that was aligned on the run's map looks like it up to {likeness.bound}{likeness.angstrom:.3g} Å (FSC 0.5)."
+                 f"{numbers['noise']:.1f} nats, {numbers['standard_errors']:.1f} standard errors): the map may be noise that "
+                 "was aligned on a reference.")
+    words += (f" Noise that was aligned on the run's map looks like it up to {likeness.bound}{likeness.angstrom:.3g} Å (FSC "
+              "0.5).")
     if shared >= CROSSED:
         words += f" Noise at the run's poses has half maps that share {shared:.2f}: something other than the images agrees."
     return Verdict("noise", fit and shared < CROSSED, words, numbers | {
@@ -194,8 +196,8 @@ def of_still(subject: Subject, found: Consensus) -> Verdict:
     spread = latent_spread(subject, still)
     numbers["variance_of_z_over_that_of_a_still_molecule"] = spread
     real, chance = numbers["components"]["images"], max(numbers["components"]["still"], numbers["components"]["noise"])
-    words = (f"Half sets agree on {real} of {config.zdim} components of the run's images, on {numbers['components']['still']} of a "
-             f"molecule that does not move and on {numbers['components']['noise']} of noise. ")
+    words = (f"Half sets agree on {real} of {config.zdim} components of the run's images, on {numbers['components']['still']} "
+             f"of a molecule that does not move and on {numbers['components']['noise']} of noise. ")
     if spread is None:
         words += "z of this run is a free number of each image and can't be inferred of others."
     else:
@@ -210,7 +212,8 @@ def latent_spread(subject: Subject, still: ParticleStack) -> float | None:
     """Variance of z of the run's images along its first principal component over that of a still molecule's images, both
     inferred by the run; None where it infers none."""
     model = subject.state.model
-    if isinstance(model.conformation, Table) or (subject.stack.tilt is not None and not isinstance(model.conformation, Posterior)):
+    by_tilt = subject.stack.tilt is not None and not isinstance(model.conformation, Posterior)  # knows images by their place
+    if isinstance(model.conformation, Table) or by_tilt:
         return None
     asked = Model(model.grid, model.volume, subject.given(), model.conformation)
     z = []

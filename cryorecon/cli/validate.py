@@ -18,8 +18,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``validate``."""
     parser.add_argument("run", type=Path, help="output folder of train_nn or train_vae, or of one of their halves")
     parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="(default: RUN/validate)")
-    parser.add_argument("--most", type=int, default=5000, metavar="N", help="particles that are used, drawn at random (default: "
-                        "5000)")
+    parser.add_argument("--most", type=int, default=5000, metavar="N", help="particles that are used, drawn at random "
+                        "(default: 5000)")
     parser.add_argument("--epoch", type=int, metavar="N", help="which checkpoint (default: the last)")
     parser.add_argument("--datadir", metavar="DIR", help="where the image stacks lie now, if elsewhere")
     parser.add_argument("--device", metavar="NAME", help="where to compute (default: as the run)")

@@ -16,8 +16,8 @@ from cryorecon.report.style import LINES, figure, save, style
 FSC = ("Half maps' FSC of the run's images and of the controls, in the run's mask. What noise shares beyond where detail was "
        "replaced is not the molecule's. Noise that chose its poses shows the map that it was aligned on: that agreement proves "
        "nothing.")
-FITS = ("Nats that each particle gains on an empty image by the pose it likes best in the other half set's map. Images that hold "
-        "the molecule stand apart from noise of their own spectrum; noise that was aligned does not.")
+FITS = ("Nats that each particle gains on an empty image by the pose it likes best in the other half set's map. Images that "
+        "hold the molecule stand apart from noise of their own spectrum; noise that was aligned does not.")
 FILES = {"validate.json": "verdicts and numbers", "fsc.csv": "all curves", "fits.csv": "nats of every particle that was asked",
          "fsc.png, fits.png": "the pictures"}
 WORDS = {True: "passed", False: "FLAGGED", None: "not told"}
@@ -45,7 +45,7 @@ def fits(ours: np.ndarray, theirs: np.ndarray) -> Figure:
     drawn = figure(5.0, 3.2)
     axes = drawn.add_subplot()
     both = np.concatenate([ours, theirs])
-    bins = np.histogram_bin_edges(both, 50)
+    bins = np.histogram_bin_edges(both, 50).tolist()
     for values, name, shade in ((ours, "the run's images", LINES[0]), (theirs, "noise", LINES[1])):
         axes.hist(values, bins, color=shade, alpha=0.55, label=f"{name}, mean {values.mean():.1f}")
         axes.axvline(values.mean(), color=shade, linewidth=1.2)
