@@ -6,7 +6,8 @@ overfitting, and ``(FSC_t - FSC_n) / (1 - FSC_n)`` is the FSC without it.
 
 *Noise* (Einstein from noise: Henderson, PNAS 110, 18037 (2013)). Images of noise of the measured spectrum and the run's own
 images choose their poses by one search of the other half set's map. Images that hold the molecule fit it better than noise
-does; images that were made to show it by alignment don't. Noise is reconstructed at the run's poses and at those that it chose, too.
+does; images that were made to show it by alignment don't. Noise is reconstructed at the run's poses, too, and at those that it
+chose.
 
 *A still molecule.* Images of the run's mean map with noise: what seems to move in them is chance.
 """
@@ -111,6 +112,14 @@ def halves_fsc(found: Consensus, mask: Tensor) -> FSCCurve:
     return fsc_curve(halves[0], halves[1], mask, "the run's")
 
 
+def shared_by(curve: FSCCurve, shells: slice, mask: Tensor) -> tuple[float, float]:
+    """Mean of a curve over ``shells``, by their numbers of coefficients, and three standard deviations of what it is for maps
+    that share nothing: one over the root of as many coefficients as the mask leaves independent."""
+    number = torch.arange(len(curve.value), dtype=torch.float64)[shells].square()
+    independent = 2 * math.pi * float(number.sum()) * float(mask.square().mean())
+    return float((number * curve.value[shells]).sum() / number.sum()), 3 / math.sqrt(max(independent, 1.0))
+
+
 def of_detail(subject: Subject, found: Consensus, mask: Tensor, curves: dict[str, FSCCurve]) -> Verdict:
     """Detail that is noise; adds the curves with random phases and without overfitting."""
     apix, total = subject.problem.grid.apix, curves["the run's images"]
@@ -124,14 +133,14 @@ def of_detail(subject: Subject, found: Consensus, mask: Tensor, curves: dict[str
     true = replace(total, value=overfit_free(total.value, noise.value, first))
     curves |= {"detail replaced by noise": noise, "without overfitting": true}
     shells = slice(first + BESIDE, max(first + BESIDE + 1, int(found.resolved) + 1))
-    shared = float(noise.value[shells].mean())
+    shared, chance = shared_by(noise, shells, mask)
     claimed, left = (resolution(curve, CROSSED, apix) for curve in (total, true))
     beyond = f"etail beyond {apix / float(total.frequency[first]):.3g} Å"
     how = (f"Poses were searched for again with d{beyond} replaced by noise: " if subject.moved else
            f"D{beyond} was replaced by noise, at the poses that were given (how these were made it can't tell): ")
     words = (f"{how}half maps of that noise share {shared:.2f} on average up to the resolution. Of {claimed.bound}"
              f"{claimed.angstrom:.2f} Å, {left.bound}{left.angstrom:.2f} Å are left without overfitting.")
-    return Verdict("detail", shared < CROSSED, words, {
+    return Verdict("detail", shared < max(CROSSED, chance), words, {
         "first_shell": first, "first_angstrom": apix / float(total.frequency[first]), "noise_fsc": shared,
         "searched_again": subject.moved, "resolution_A": claimed.angstrom, "resolution_without_overfitting_A": left.angstrom})
 
@@ -149,10 +158,10 @@ def of_noise(subject: Subject, found: Consensus, mask: Tensor,
     numbers = compared(ours, theirs)
     chosen = reconstruct(part, stack, table)
     curves["noise at poses it chose"] = halves_fsc(chosen, mask)
-    curves["the same with the run's map"] = fsc_curve(chosen.density.cpu(), found.density.cpu(), mask)
+    curves["noise's map and the run's"] = fsc_curve(chosen.density.cpu(), found.density.cpu(), mask)
     resolved = slice(1, int(found.resolved) + 1)
-    shared = float(curves["noise at the run's poses"].value[resolved].mean())
-    likeness = resolution(curves["the same with the run's map"], 0.5, apix)
+    shared, chance = shared_by(curves["noise at the run's poses"], resolved, mask)
+    likeness = resolution(curves["noise's map and the run's"], 0.5, apix)
     fit = numbers["standard_errors"] > SURE
     if fit:
         words = (f"The run's images fit the map of the other half by {numbers['images']:.1f} nats each, noise by "
@@ -164,9 +173,9 @@ def of_noise(subject: Subject, found: Consensus, mask: Tensor,
                  "was aligned on a reference.")
     words += (f" Noise that was aligned on the run's map looks like it up to {likeness.bound}{likeness.angstrom:.3g} Å (FSC "
               "0.5).")
-    if shared >= CROSSED:
+    if shared >= max(CROSSED, chance):
         words += f" Noise at the run's poses has half maps that share {shared:.2f}: something other than the images agrees."
-    return Verdict("noise", fit and shared < CROSSED, words, numbers | {
+    return Verdict("noise", fit and shared < max(CROSSED, chance), words, numbers | {
         "noise_fsc_at_the_runs_poses": shared, "aligned_noise_like_the_map_A": likeness.angstrom}), (ours, theirs)
 
 
@@ -190,7 +199,7 @@ def of_still(subject: Subject, found: Consensus) -> Verdict:
         start = found if name == "images" else reconstruct(subject, stack, subject.given())
         low = low_rank(loader, problem.half, problem.mask, start, config.zdim, config.atoms, config.seed, lambda *_: None)
         agreed = (low.fsc[1:, 1:] > CROSSED).sum(1) >= REACH
-        norm = low.volume.values.abs().square().sum(1)
+        norm = low.volume.values.detach().abs().square().sum(1)
         numbers["components"][name] = int(agreed.sum())
         numbers["moves"][name] = float((norm[1:] * low.variance.to(norm)).sum() / norm[0].clamp(min=1e-30)) ** 0.5
     spread = latent_spread(subject, still)
