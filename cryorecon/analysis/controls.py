@@ -18,7 +18,6 @@ from cryorecon.data.source import ArraySource, ImageSource
 from cryorecon.data.stack import ParticleStack
 from cryorecon.data.tilt_pair import poses_of_particles
 from cryorecon.geometry.fourier import randomise_phases
-from cryorecon.imaging.noise import draw
 from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.inference.pose.given import Given
 from cryorecon.inference.pose.polish import Polish
@@ -27,7 +26,7 @@ from cryorecon.inference.pose.table import PoseTable
 from cryorecon.objectives.cores import side_by_side
 from cryorecon.objectives.filters import filter_by_shell
 from cryorecon.training import ab_initio
-from cryorecon.training.build import Problem
+from cryorecon.training.build import Problem, settled_halves
 from cryorecon.training.closed_form import SEARCHED, Consensus, consensus
 from cryorecon.training.config import RunConfig
 from cryorecon.training.inferred import inferred
@@ -92,8 +91,20 @@ class Subject:
 
     def part(self, most: int) -> "Subject":
         """At most ``most`` of these particles, drawn by the run's seed."""
+        return self._of(drawn(self.stack.n_particles, most, self.config.seed))
+
+    def half_set(self, number: int) -> "Subject":
+        """The particles of half set 1 or 2, themselves in two half sets."""
+        part = self._of(np.unique(self.stack.particle[self.problem.half.cpu() == number].numpy()))
+        half = settled_halves(None, part.stack.particle, self.config.seed).to(self.problem.half.device)
+        return replace(part, problem=replace(part.problem, half=half))
+
+    def showing(self, stack: ParticleStack) -> "Subject":
+        """The same with other images in the place of the run's."""
+        return replace(self, problem=replace(self.problem, stack=stack))
+
+    def _of(self, rows: np.ndarray) -> "Subject":
         stack, half = self.stack, self.problem.half
-        rows = drawn(stack.n_particles, most, self.config.seed)
         images = torch.from_numpy(np.isin(stack.particle.numpy(), rows))
         part = replace(self.problem, stack=stack.of_particles(rows), half=half[images.to(half.device)])
         return replace(self, problem=part, scale=self.scale[images])
@@ -180,20 +191,16 @@ def fits(subject: Subject, stack: ParticleStack, found: Consensus) -> tuple[np.n
 
 
 def still_images(subject: Subject, found: Consensus) -> ParticleStack:
-    """Images of the run's mean map, which does not move, at its poses and CTF, with noise of the spectrum that it measured."""
-    stack, grid, on_cpu = subject.stack, subject.problem.grid, subject.problem.grid.to("cpu")
+    """Images of the run's mean map, which does not move, at its poses and CTF. Their noise is what of each of the run's images
+    the map does not explain, motion and all, with its phases drawn anew: of that image's own spectrum and strength."""
+    stack, grid = subject.stack, subject.problem.grid
     generator = torch.Generator().manual_seed(subject.config.seed + 2)
-    noise, images = subject.state.noise.cpu(), torch.zeros(len(stack), stack.box, stack.box)
+    images = torch.zeros(len(stack), stack.box, stack.box)
     for batch, posed in inferred(found.model, subject.loader(stack)):
         index = batch.image.cpu()
         with torch.no_grad():
-            seen = found.model.predict(posed)[:, 0]
+            seen = found.model.predict(posed)[:, 0] * subject.scale[index, None].to(batch.data.device)
         transfer = stack.transfer(index, grid.frequency)
-        spectra = seen * transfer * subject.scale[index, None].to(seen.device)
-        drawn_noise = draw(noise, on_cpu, len(index), generator)
-        if stack.premultiplied:
-            noisy = grid.spectra(drawn_noise.to(seen.device))
-            images[index] = grid.images((spectra + noisy) * transfer).cpu()
-        else:
-            images[index] = grid.images(spectra).cpu() + drawn_noise
+        mean = grid.images(seen * (transfer.square() if stack.premultiplied else transfer)).cpu()
+        images[index] = mean + randomise_phases(stack.images(index) - mean, 1, 2, generator)
     return replace(stack, source=ArraySource(images.numpy()), sign=1)

@@ -9,7 +9,9 @@ images choose their poses by one search of the other half set's map. Images that
 does; images that were made to show it by alignment don't. Noise is reconstructed at the run's poses, too, and at those that it
 chose.
 
-*A still molecule.* Images of the run's mean map with noise: what seems to move in them is chance.
+*Motion.* Images of the run's mean map, with noise of each image's own spectrum, show a molecule that does not move. Components
+are learned of one half set, and z is inferred of the other's images and of their still doubles: where nothing moves, both
+spread alike.
 """
 
 import json
@@ -34,14 +36,13 @@ from cryorecon.inference.conformation.table import Table
 from cryorecon.metrics.fsc import FSCCurve, fsc_curve, resolution
 from cryorecon.metrics.solvent import BESIDE, first_below, overfit_free
 from cryorecon.model import Model
-from cryorecon.training.closed_form import Consensus, low_rank
+from cryorecon.training.closed_form import Consensus, LowRank, low_rank
 from cryorecon.training.evaluate import POINTS
 from cryorecon.training.inferred import inferred
 
 CROSSED = 0.143
 FITTED = 1000  # particles that choose their poses
 SURE = 5.0  # standard errors by which images must fit better than noise
-MORE = 2.0  # times the variance that a still molecule's z has, from which on z tells of motion
 REACH = 2  # shells at which a component's half maps must agree to count
 
 Report = Callable[[str], None]
@@ -165,11 +166,11 @@ def of_noise(subject: Subject, found: Consensus, mask: Tensor,
     fit = numbers["standard_errors"] > SURE
     if fit:
         words = (f"The run's images fit the map of the other half by {numbers['images']:.1f} nats each, noise by "
-                 f"{numbers['noise']:.1f} when both may choose their poses ({numbers['standard_errors']:.0f} standard errors "
+                 f"{numbers['control']:.1f} when both may choose their poses ({numbers['standard_errors']:.0f} standard errors "
                  "apart).")
     else:
         words = (f"The run's images fit the map of the other half no better than noise does ({numbers['images']:.1f} and "
-                 f"{numbers['noise']:.1f} nats, {numbers['standard_errors']:.1f} standard errors): the map may be noise that "
+                 f"{numbers['control']:.1f} nats, {numbers['standard_errors']:.1f} standard errors): the map may be noise that "
                  "was aligned on a reference.")
     words += (f" Noise that was aligned on the run's map looks like it up to {likeness.bound}{likeness.angstrom:.3g} Å (FSC "
               "0.5).")
@@ -180,60 +181,80 @@ def of_noise(subject: Subject, found: Consensus, mask: Tensor,
 
 
 def compared(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    """Mean gains of images ``(m,)`` and of noise ``(m,)``, their distance in standard errors, and the share of pairs of which
-    the image fits better."""
+    """Means of what the run's images ``(m,)`` and a control's ``(m,)`` reach, their distance in standard errors, and the share
+    of pairs of which the run's reaches more."""
     error = math.sqrt(ours.var() / len(ours) + theirs.var() / len(theirs))
     rank = np.searchsorted(np.sort(theirs), ours)
-    return {"images": float(ours.mean()), "noise": float(theirs.mean()),
+    return {"images": float(ours.mean()), "control": float(theirs.mean()),
             "standard_errors": float(ours.mean() - theirs.mean()) / max(error, 1e-12),
-            "images_fit_better": float(rank.mean() / len(theirs))}
+            "images_reach_more": float(rank.mean() / len(theirs))}
 
 
 def of_still(subject: Subject, found: Consensus) -> Verdict:
-    """A molecule that does not move, and noise: what components half sets agree on, and how z spreads."""
-    config, problem = subject.config, subject.problem
-    still = still_images(subject, found)
-    numbers: dict[str, Any] = {"components": {}, "moves": {}}
-    for name, stack in (("images", subject.stack), ("still", still), ("noise", subject.with_random_phases(1))):
-        loader = subject.loader(stack)
-        start = found if name == "images" else reconstruct(subject, stack, subject.given())
-        low = low_rank(loader, problem.half, problem.mask, start, config.zdim, config.atoms, config.seed, lambda *_: None)
-        agreed = (low.fsc[1:, 1:] > CROSSED).sum(1) >= REACH
-        norm = low.volume.values.detach().abs().square().sum(1)
-        numbers["components"][name] = int(agreed.sum())
-        numbers["moves"][name] = float((norm[1:] * low.variance.to(norm)).sum() / norm[0].clamp(min=1e-30)) ** 0.5
-    spread = latent_spread(subject, still)
-    numbers["variance_of_z_over_that_of_a_still_molecule"] = spread
-    real, chance = numbers["components"]["images"], max(numbers["components"]["still"], numbers["components"]["noise"])
-    words = (f"Half sets agree on {real} of {config.zdim} components of the run's images, on {numbers['components']['still']} "
-             f"of a molecule that does not move and on {numbers['components']['noise']} of noise. ")
-    if spread is None:
-        words += "z of this run is a free number of each image and can't be inferred of others."
-    else:
-        words += f"z of the run's images varies {spread:.1f} times as much as that of the still molecule."
-    moves = real > chance and (spread is None or spread > MORE)
-    if not moves:
+    """A molecule that does not move: how z spreads in its images and in the run's, under components that neither has met; and
+    on how many components half sets agree."""
+    config = subject.config
+    still = subject.showing(still_images(subject, found))
+    ours, theirs = (np.concatenate(each) for each in zip(*(moving(subject, still, number) for number in (1, 2)), strict=True))
+    numbers: dict[str, Any] = {"motion": compared(ours, theirs)}
+    numbers["components"] = {name: components(each) for name, each in (
+        ("images", subject), ("still", still), ("noise", subject.showing(subject.with_random_phases(1))))}
+    numbers["variance_of_z_of_the_run"] = latent_spread(subject, still.stack)
+    apart, agreed = numbers["motion"]["standard_errors"], numbers["components"]
+    ratio = numbers["motion"]["images"] / max(numbers["motion"]["control"], 1e-30)
+    words = (f"By components of the other half, z of the run's images varies {ratio:.2f} times as much as that of a molecule "
+             f"which does not move ({apart:.1f} standard errors apart). " if ours.any() else "No component tells anything. ")
+    words += (f"Half sets agree on {agreed['images']} of {config.zdim} components of the run's images, on {agreed['still']} of "
+              f"the still molecule, on {agreed['noise']} of noise.")
+    if apart <= SURE:
         words += " What z shows may be chance."
-    return Verdict("motion", moves, words, numbers)
+    return Verdict("motion", apart > SURE, words, numbers)
+
+
+def moving(subject: Subject, still: Subject, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Square distance ``(m,)`` of every particle's z from the mean, of half set ``number`` and of the same particles had they
+    not moved: inferred under a linear family that was learned of the other half set alone."""
+    grid, low = subject.problem.grid, learned_family(subject.half_set(3 - number))
+    posterior = Posterior(low.volume, grid, low.volume.lattice.limit, None, low.variance)
+    out = []
+    for asked in (subject.half_set(number), still.half_set(number)):
+        z = latents_of(Model(grid, low.volume, asked.given(), posterior), asked)
+        out.append(np.square(z - z.mean(0)).sum(1).astype(np.float64))
+    return out[0], out[1]
+
+
+def learned_family(subject: Subject) -> LowRank:
+    """Components of a subject's images at the run's poses, as ``train_vae`` begins."""
+    problem, config = subject.problem, subject.config
+    start = reconstruct(subject, subject.stack, subject.given())
+    return low_rank(subject.loader(subject.stack), problem.half, problem.mask, start, config.zdim, config.atoms, config.seed,
+                    lambda *_: None)
+
+
+def components(subject: Subject) -> int:
+    """On how many components half sets agree, at :data:`REACH` shells or more."""
+    return int(((learned_family(subject).fsc[1:, 1:] > CROSSED).sum(1) >= REACH).sum())
+
+
+def latents_of(model: Model, subject: Subject) -> np.ndarray:
+    """z ``(particles, d)`` of a subject's particles by ``model``."""
+    z = torch.zeros(subject.stack.n_particles, model.volume.z_dim)
+    for batch, told in inferred(model, subject.loader(subject.stack), POINTS):
+        z[batch.particle.cpu()] = told.z[:, 0].cpu()  # a particle's images all have its z
+    return z.numpy()
 
 
 def latent_spread(subject: Subject, still: ParticleStack) -> float | None:
     """Variance of z of the run's images along its first principal component over that of a still molecule's images, both
-    inferred by the run; None where it infers none."""
+    inferred by the run, which has met the first; None where it infers none."""
     model = subject.state.model
     by_tilt = subject.stack.tilt is not None and not isinstance(model.conformation, Posterior)  # knows images by their place
     if isinstance(model.conformation, Table) or by_tilt:
         return None
     asked = Model(model.grid, model.volume, subject.given(), model.conformation)
-    z = []
-    for stack in (subject.stack, still):
-        rows = torch.zeros(len(stack), model.volume.z_dim)
-        for batch, told in inferred(asked, subject.loader(stack), POINTS):
-            rows[batch.image.cpu()] = told.z[:, 0].cpu()
-        z.append(rows.numpy())
-    pca = fit_pca(z[0])
-    ours, theirs = (pca.project(each)[:, 0].var() for each in z)
-    return float(ours / max(theirs, 1e-30))
+    ours, theirs = (latents_of(asked, each) for each in (subject, subject.showing(still)))
+    pca = fit_pca(ours)
+    return float(pca.project(ours)[:, 0].var() / max(pca.project(theirs)[:, 0].var(), 1e-30))
 
 
 def write(folder: Path, found: Validation, facts: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ def call(*words):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A rigid molecule, and one that moves, in 300 images of 28 px at SNR 0.1 (its half sets alternate)."""
+    """A rigid molecule, and one that moves, in 300 images of 28 px at SNR 0.1."""
     out = tmp_path_factory.mktemp("validate")
     for name, motion in (("rigid", flexible("rigid", 1)), ("hinge", flexible("hinge", 3))):
         write_simulation(motion, Experiment(N, BOX, 7.0, 0.1, max_shift=1, optics=ctf_table(None)), out / name)
@@ -84,7 +84,7 @@ def test_a_sound_run_passes(sound, tmp_path, capsys):
     assert held["passed"]
     assert [each["control"] for each in held["controls"]] == ["detail", "noise"]
     noise = held["controls"][1]["numbers"]
-    assert noise["images"] > noise["noise"] + 3
+    assert noise["images"] > noise["control"] + 3
     assert "every control passed" in capsys.readouterr().out
     for name in ("fsc.csv", "fits.csv", "fsc.png", "fits.png", "validate.html"):
         assert (tmp_path / name).is_file()
@@ -94,7 +94,7 @@ def test_a_sound_run_passes(sound, tmp_path, capsys):
 def test_einstein_from_noise_is_flagged(einstein, tmp_path, capsys):
     density = torch.from_numpy(read_volume(einstein / "consensus.mrc")[0])
     reference = torch.from_numpy(read_volume(einstein.parent / "maps/state_00.mrc")[0])
-    assert float(fsc_curve(density, reference).value[2:6].mean()) > 0.5  # Einstein it is
+    assert float(fsc_curve(density, reference).value[2:6].mean()) > 0.4  # Einstein it is
     assert call("validate", einstein, "-o", tmp_path) == 1
     held = json.loads((tmp_path / "validate.json").read_text())
     verdict = {each["control"]: each for each in held["controls"]}["noise"]
@@ -114,15 +114,19 @@ def test_motion_is_told_from_chance(motion, moves, folder, tmp_path, capsys):
 
 
 def test_a_search_that_overfits_is_measured(sound):
-    """Poses that follow the images' own noise share it; those of cross-fitted passes hardly do."""
-    subject = subject_of(sound)
-    stack = subject.with_random_phases(6)
-    found = reconstruct(subject, stack, searched_again(subject, stack, 11.0))
-    mask = subject.problem.mask
-    curve = fsc_curve(found.halves[0], found.halves[1], mask)
-    assert float(curve.value[2:5].mean()) > 0.7  # what was left of the molecule is found again
-    shared, chance = shared_by(curve, slice(8, 12), mask)
-    assert shared < max(0.143, chance)
+    """Passes in four folds, of 300 images, polished far beyond what is left of the molecule, share noise; given poses don't."""
+    subject, first, band = subject_of(sound), 6, 11.0
+    stack, mask = subject.with_random_phases(first), subject.problem.mask
+
+    def shared(pose):
+        found = reconstruct(subject, stack, pose)
+        curve = fsc_curve(found.halves[0], found.halves[1], mask)
+        assert float(curve.value[2:5].mean()) > 0.7  # what was left of the molecule is found again
+        return shared_by(curve, slice(first + 2, 12), mask)
+
+    given, chance = shared(subject.given())
+    assert abs(given) < chance
+    assert shared(searched_again(subject, stack, band))[0] > chance + 0.1
 
 
 def test_random_phases_follow_from_seed_and_place():
@@ -157,10 +161,10 @@ def test_gains_are_compared_by_standard_errors():
     rng = np.random.default_rng(0)
     same = compared(rng.normal(0, 1, 1000), rng.normal(0, 1, 1000))
     assert abs(same["standard_errors"]) < 3
-    assert abs(same["images_fit_better"] - 0.5) < 0.05
+    assert abs(same["images_reach_more"] - 0.5) < 0.05
     apart = compared(rng.normal(1, 1, 1000), rng.normal(0, 1, 1000))
     assert apart["standard_errors"] == pytest.approx(1000**0.5 / 2**0.5, rel=0.1)
-    assert apart["images_fit_better"] == pytest.approx(0.76, abs=0.03)
+    assert apart["images_reach_more"] == pytest.approx(0.76, abs=0.03)
 
 
 def test_few_particles_are_drawn(sound, tmp_path):
