@@ -57,6 +57,12 @@ def leads() -> bool:
     return number() == 0
 
 
+def wait() -> None:
+    """Go on when all processes have come here: what one has written, the others may read."""
+    if count() > 1:
+        distributed.barrier()
+
+
 def own(seed: int) -> int:
     """A seed of this process's own: for draws that belong to images, of which each process has others."""
     return seed + STRIDE * number()

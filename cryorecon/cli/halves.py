@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cryorecon import ranks
 from cryorecon.cli.options import configuration, given, spelled
 from cryorecon.errors import InputError
 
@@ -17,9 +18,17 @@ def train_halves(args: argparse.Namespace, name: str, preset: dict[str, Any]) ->
 
     Writes ``half_1``, ``half_2`` (runs), ``half_1.npy``, ``half_2.npy`` (their particles) and ``gold_standard``.
     """
+    with ranks.joined():
+        _train(args, name, preset)
+        ranks.wait()
+        if ranks.leads():
+            _judge(Path(args.outdir))
+
+
+def _train(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> None:
     from cryorecon.cli.session import carry_out, command_of
     from cryorecon.training import halves
-    from cryorecon.training.run_directory import RunDirectory
+    from cryorecon.training.follower import run_directory
 
     out, table, resume = Path(args.outdir), given(args), args.resume or args.load is not None
     there = halves.begun(out) if resume else []
@@ -32,10 +41,11 @@ def train_halves(args: argparse.Namespace, name: str, preset: dict[str, Any]) ->
         config = configuration(preset | table)
     if not resume:
         halves.begin(config, out)
+    ranks.wait()
     short = f"cryorecon {name} {shlex.quote(args.particles)} -o {shlex.quote(args.outdir)} --halves"
     try:
         for number in halves.HALVES:
-            directory = RunDirectory(halves.half_folder(out, number))
+            directory = run_directory(halves.half_folder(out, number))
             print(f"half {number}", file=sys.stderr)
             own = halves.half_config(config, out, number)
             done = max(directory.epochs(), default=0) if directory.path in [run.path for run in there] else None
@@ -43,9 +53,9 @@ def train_halves(args: argparse.Namespace, name: str, preset: dict[str, Any]) ->
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped in half {number}; continue with: {short} --resume") from None
     except InputError:
-        halves.forget(out)
+        if ranks.leads():
+            halves.forget(out)
         raise
-    _judge(out)
 
 
 def _judge(out: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cryorecon import ranks
 from cryorecon.data.arrays import write_array
 from cryorecon.data.cryodrgn_files import read_indices
 from cryorecon.data.load import read_metadata
@@ -57,7 +58,7 @@ def half_config(config: RunConfig, outdir: str | Path, number: int) -> RunConfig
 
 
 def begin(config: RunConfig, outdir: str | Path) -> None:
-    """Write the rows of both halves below ``outdir``.
+    """Write the rows of both halves below ``outdir``; of several processes the first one does.
 
     Raises
     ------
@@ -67,8 +68,9 @@ def begin(config: RunConfig, outdir: str | Path) -> None:
     if (out / "config.yaml").exists() or any(half_folder(out, number).exists() for number in HALVES):
         raise InputError(f"{out}: expected a new folder for two halves, found a run in it; give another -o, or --resume halves "
                          "that were begun")
-    for number, rows in zip(HALVES, split(config), strict=True):
-        write_array(index_file(out, number), rows)
+    for number, rows in zip(HALVES, split(config), strict=True):  # whatever is wrong with the data all processes meet alike
+        if ranks.leads():
+            write_array(index_file(out, number), rows)
 
 
 def forget(outdir: str | Path) -> None:
