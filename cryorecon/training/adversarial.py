@@ -36,9 +36,9 @@ SAMPLES = 8  # pictures of real and of simulated images kept with a checkpoint
 MEASURED = 1000  # images that say how bright the map is
 SMALLEST = 4  # px of a side that the critic's last convolution leaves, unless told how many layers
 SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
-SHARES = 0.1  # step of the shares of alpha beside that of the voxels; it does not fall: a share has far to go
+SHARES = 0.3  # step of the shares of alpha beside that of the voxels
 PULL = 0.1  # of archetypes to their neighbours, in units of their step
-LATE = 0.4  # part of a game after which shares are learned: of maps that are all alike they would only walk at random
+LATE = 0.5  # part of a game after which shares are learned: of maps that are all alike they would only walk at random
 SHARED = 8  # images of a batch that show one conformation, where each costs a map
 FLAT, STEEP = 0.2, 5.0  # mean slope of a critic; the penalty holds a sound one near 1
 
@@ -191,7 +191,7 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
         for optimiser, factor in ((critic, of_critic), (maps, of_maps), (scales, of_maps)):
             for group in optimiser.param_groups:
                 first = group.setdefault("initial_lr", group["lr"])
-                group["lr"] = first * (float(done >= group["from"]) if "from" in group else factor)
+                group["lr"] = first * factor if done >= group.get("from", 0.0) else 0.0
 
     return prepare
 
