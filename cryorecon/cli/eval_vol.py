@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.training.trained import load_run
 
     run = load_run(args.run, args.epoch, args.device)
-    z = _coordinates(args, run.config.zdim)
+    z = coordinates(args, run.config.zdim)
     box = args.downsample or run.grid.box
     if args.downsample is not None and (box % 2 or not 4 <= box <= run.grid.box):
         raise InputError(f"--downsample: expected an even box of at most {run.grid.box} px, the run's, found {box}")
@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> None:
     print(f"{len(paths)} maps of {box} px, {apix:.4g} Å/px, epoch {run.epoch}: {args.outdir}")
 
 
-def _coordinates(args: argparse.Namespace, zdim: int) -> "np.ndarray":
+def coordinates(args: argparse.Namespace, zdim: int) -> "np.ndarray":
     """``(n, zdim)`` float32 from the one kind of coordinates that was given."""
     import numpy as np
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from cryorecon import __version__
 from cryorecon.cli.memory import keep_freed_blocks
-from cryorecon.errors import InputError
+from cryorecon.errors import InputError, one_line
 from cryorecon.launch import follows, launched
 
 GROUPS: dict[str, dict[str, str]] = {
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(argv)
         sys.stdout.flush()
     except InputError as error:
-        return _complain(str(error))
+        return _complain(failure(error))
     except KeyboardInterrupt as error:  # a command that knows how to go on says so in the exception
         print("\n" + ": ".join(["cryorecon: interrupted", *map(str, error.args)]), file=sys.stderr)
         return INTERRUPTED
@@ -149,17 +149,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
         return READER_GONE
     except OSError as error:
-        return _complain(_system_message(error))
+        return _complain(failure(error))
     return 0
 
 
-def _complain(message: str) -> int:
-    print("cryorecon: error: " + " ".join(message.split()), file=sys.stderr)
+def _complain(line: str) -> int:
+    print(f"cryorecon: error: {line}", file=sys.stderr)
     return USER_ERROR
 
 
+def failure(error: InputError | OSError) -> str:
+    """The one line that a failure is told in; raises ``error`` again where it is none of the user's doing."""
+    return one_line(_system_message(error) if isinstance(error, OSError) else str(error))
+
+
 def _system_message(error: OSError) -> str:
-    """One line for a failure of the file system; raises ``error`` again where it is none of the user's doing."""
     where = f"{error.filename}: " if error.filename is not None else ""
     # numpy's tofile counts what it could not write and forgets why
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error)):
@@ -185,10 +189,10 @@ def _one_line_warnings() -> Iterator[None]:
     """Within, a warning prints as ``cryorecon: warning: ...`` without the source line that raised it."""
     before = warnings.formatwarning
 
-    def one_line(message: Warning | str, *_: object, **__: object) -> str:
-        return f"cryorecon: warning: {message}\n"
+    def formatted(message: Warning | str, *_: object, **__: object) -> str:
+        return f"cryorecon: warning: {one_line(str(message))}\n"
 
-    warnings.formatwarning = one_line
+    warnings.formatwarning = formatted
     try:
         yield
     finally:
