@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cryorecon.data import mrc, star_columns
+from cryorecon.data.arrays import read_array
 from cryorecon.data.cryodrgn_files import write_ctf, write_poses
 from cryorecon.data.cs import read_table
 from cryorecon.data.files import atomic_path, free_space, refuse_input
@@ -136,7 +137,7 @@ def filter_rows(path: str | Path, rows: np.ndarray, out: str | Path) -> None:
     elif kind in ("mrcs", "mrc"):
         _filter_stack(path, rows, out)
     elif kind == "npy":
-        array = np.load(path, allow_pickle=False)
+        array = read_array(path, "an array with a row for each particle")
         _check_rows(path, rows, len(array))
         with atomic_path(out) as temporary, temporary.open("wb") as file:
             np.save(file, array[rows], allow_pickle=False)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryorecon.data.arrays import read_array
 from cryorecon.data.files import require_file
 from cryorecon.data.metadata import Metadata
 from cryorecon.errors import InputError
@@ -26,10 +27,7 @@ def read_table(path: str | Path) -> np.ndarray:
     if magic != b"\x93NUMPY":
         raise InputError(f"{path}: expected a .cs file in numpy's format, found {magic!r} at its beginning; export the "
                          "particles from cryoSPARC (Export job) or save them with cryosparc-tools as numpy")
-    try:
-        table = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: expected a .cs file, found a damaged one ({error}); copy it again") from error
+    table = read_array(path, "a cryoSPARC .cs file")
     if table.dtype.names is None or table.ndim != 1 or not len(table):
         raise InputError(f"{path}: expected a table of particles, found an array {table.shape} of {table.dtype}")
     return table

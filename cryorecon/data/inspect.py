@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cryorecon.data import cryodrgn_files, mrc
+from cryorecon.data.arrays import read_array
 from cryorecon.data.files import require_file
 from cryorecon.data.load import PREPARED, read_metadata
 from cryorecon.data.metadata import Metadata, resolve
@@ -249,7 +250,7 @@ def _inspect_volume(path: Path, header: mrc.Header) -> Report:
 
 def _inspect_arrays(path: Path) -> Report:
     """A pickle or .npy: what cryoDRGN would take it for."""
-    held = [np.load(path, allow_pickle=False)] if path.suffix == ".npy" else load_pickles(path)
+    held = [read_array(path, "an array")] if path.suffix == ".npy" else load_pickles(path)
     parts = held[0] if isinstance(held[0], tuple) and held[0] else (held[0],)
     array = np.asarray(parts[0])
     if array.ndim == 3 and array.shape[1:] == (3, 3):

@@ -37,7 +37,7 @@ from cryorecon.training.amortise import fit_encoder
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, anneal, fit, stream
 from cryorecon.training.inferred import latent_posteriors, latents, remember
-from cryorecon.training.run_directory import RunDirectory
+from cryorecon.training.run_directory import RunDirectory, fill
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.symmetry import symmetrise
@@ -87,7 +87,7 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
     if resume and state.epoch:
         saved = directory.load()["optimisers"]
         for optimiser, values in zip(optimisers["model"], saved, strict=True):
-            optimiser.load_state_dict(values)
+            fill(optimiser, values, "optimiser")
     limit = config.limit or problem.grid.box / 2
     clock = time.process_time() - (directory.last_logged("cpu_seconds") if resume else 0)
     generator = torch.Generator()
@@ -271,7 +271,7 @@ def restore(config: RunConfig, problem: build.Problem, saved: dict[str, Any]) ->
         problem = replace(problem, stack=stack.with_poses(of_images(table, stack)), found=table)
     pose = build.pose_inference(config, problem)
     model = build.assemble(config, problem.grid, pose, stack, saved["shape"])
-    model.load_state_dict(saved["model"])
+    fill(model, saved["model"], "model")
     return State(model, loader, saved["shape"], saved["noise"], saved["scale"], saved["epoch"])
 
 

@@ -8,6 +8,7 @@ import pickle
 import random
 import re
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -334,10 +335,10 @@ def cells(rng: random.Random, raw: bytes) -> bytes:
     out = []
     for line in raw.split(b"\n"):
         words = line.split()
-        if len(words) > 2 and not line.startswith((b"_", b"data", b"loop", b"#")) and rng.random() < share:
+        chosen = len(words) > 2 and not line.startswith((b"_", b"data", b"loop", b"#")) and rng.random() < share
+        if chosen:
             words[column % len(words)] = value
-            line = b" ".join(words)
-        out.append(line)
+        out.append(b" ".join(words) if chosen else line)
     return b"\n".join(out)
 
 
@@ -395,6 +396,28 @@ def _npy(array: np.ndarray, allow: bool = False) -> bytes:
     file = io.BytesIO()
     np.save(file, array, allow_pickle=allow)
     return file.getvalue()
+
+
+def _loaded(raw: bytes) -> np.ndarray | None:
+    """The array of an ``.npy`` that is whole; None for others, which an earlier mutation may have left."""
+    file = io.BytesIO(raw)
+    try:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return None if dtype.hasobject else np.ndarray(shape, dtype, raw, file.tell()).copy()
+    except (
+        ValueError,
+        TypeError,
+        EOFError,
+        OverflowError,
+        SyntaxError,
+        tokenize.TokenError,
+        RecursionError,
+        MemoryError,
+        LookupError,
+        AttributeError,
+    ):
+        return None
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:
@@ -522,8 +545,10 @@ def npy_other(rng: random.Random, raw: bytes) -> bytes:
 
 @mutation("npy")
 def npy_values(rng: random.Random, raw: bytes) -> bytes:
+    array = _loaded(raw)
+    if array is None:
+        return raw
     try:
-        array = np.load(io.BytesIO(raw)).copy()
         flat = array.reshape(-1)
         if array.dtype.names:
             name = rng.choice(array.dtype.names)
@@ -538,7 +563,7 @@ def npy_values(rng: random.Random, raw: bytes) -> bytes:
                 flat[rng.randrange(len(flat)) :][: rng.choice((1, 1 << 40))] = rng.choice(values)
         else:
             flat[:] = rng.choice((b"\x1b[2J", b"../../../../etc/passwd", b"", b">" * 9, b"/dev/zero", b"\xff\xfe"))
-    except (ValueError, EOFError, OSError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError):  # nothing in it, or no such value
         return raw
     return _npy(array)
 
@@ -546,11 +571,10 @@ def npy_values(rng: random.Random, raw: bytes) -> bytes:
 @mutation("npy")
 def npy_fields(rng: random.Random, raw: bytes) -> bytes:
     """A table's fields dropped, renamed, or of another type."""
-    try:
-        array = np.load(io.BytesIO(raw))
-    except (ValueError, EOFError, OSError):
+    array = _loaded(raw)
+    if array is None:
         return raw
-    if not array.dtype.names:
+    if not array.dtype.names or not array.ndim:
         return _npy(array.reshape(-1)[: rng.randrange(array.size + 1)])
     names = [*array.dtype.names]
     dropped = set(rng.sample(names, rng.choice((1, 1, 3, len(names)))))
@@ -567,8 +591,10 @@ def npz_members(rng: random.Random, raw: bytes) -> bytes:
     """Members replaced by hostile arrays, dropped, or renamed to lead out of the folder."""
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            held = {info.filename: archive.read(info) for info in archive.infolist()}
-    except (zipfile.BadZipFile, NotImplementedError, OSError):
+            held = {info.filename: archive.read(info) for info in archive.infolist() if info.file_size < 1 << 24}
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError, RuntimeError, zlib.error):
+        return raw
+    if not held:
         return raw
     name = rng.choice([*held])
     member = held.pop(name)
@@ -917,10 +943,13 @@ def checkpoint_zip(rng: random.Random, raw: bytes) -> bytes:
     """Its archive packed anew: members compressed (a bomb), cut, or a pickle of ours in place of its own."""
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            held = {info.filename: archive.read(info) for info in archive.infolist()}
-    except (zipfile.BadZipFile, OSError):
+            held = {info.filename: archive.read(info) for info in archive.infolist() if info.file_size < 1 << 24}
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError, RuntimeError, zlib.error):
+        return raw
+    if not held:
         return raw
     main = next((name for name in held if name.endswith("data.pkl")), "x/data.pkl")
+    held.setdefault(main, b"")
     storages = [name for name in held if "/data/" in name] or [main]
     what = rng.randrange(7)
     if what == 0:

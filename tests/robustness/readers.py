@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from cryorecon.analysis import generated, history, pose_files, selection
 from cryorecon.analysis.truth import read_truth
