@@ -126,7 +126,8 @@ def by_selection_file(path: str | Path, z: np.ndarray, coordinates: np.ndarray) 
     held = read_json(path, "a selection (.json)")
     if not isinstance(held, dict) or "particles" not in held:
         across, up, polygon = read_lasso(path)
-        return by_lasso(axis(across, z, coordinates), axis(up, z, coordinates), polygon)
+        x, y = (axis(name, z, coordinates, f"{path}: axis") for name in (across, up))
+        return by_lasso(x, y, polygon)
     listed = held["particles"]
     if not isinstance(listed, list) or not all(type(one) is int and 0 <= one < len(z) for one in listed):
         raise InputError(f"{path}: expected particles as whole numbers from 0 to {len(z) - 1}, found something else; a "
@@ -162,8 +163,9 @@ def read_lasso(path: str | Path) -> tuple[str, str, np.ndarray]:
     return str(x), str(y), polygon
 
 
-def axis(name: str, z: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+def axis(name: str, z: np.ndarray, coordinates: np.ndarray, where: str = "axis") -> np.ndarray:
     """Values ``(N,)`` along ``pc1``, ``pc2``, ... (of ``coordinates (N, d)``) or ``z1``, ``z2``, ... (of ``z (N, d)``).
+    ``where`` begins errors.
 
     Raises
     ------
@@ -171,6 +173,6 @@ def axis(name: str, z: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     """
     kind, number = name.lower().rstrip("0123456789"), name[len(name.rstrip("0123456789")):]
     held = {"pc": coordinates, "z": z}.get(kind)
-    if held is None or not number or not 1 <= int(number) <= held.shape[1]:
-        raise InputError(f"axis: expected pc1 to pc{z.shape[1]} or z1 to z{z.shape[1]}, found {name!r}")
+    if held is None or not 0 < len(number) < 10 or not 1 <= int(number) <= held.shape[1]:
+        raise InputError(f"{where}: expected pc1 to pc{z.shape[1]} or z1 to z{z.shape[1]}, found {name!r}")
     return held[:, int(number) - 1]

@@ -81,7 +81,7 @@ def load(path: str | Path) -> Molecule:
     form = endings.get(Path(path.name.removesuffix(".gz")).suffix, kind.Detect)
     try:
         structure = gemmi.read_structure_string(raw, format=form)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, LookupError) as error:
         raise InputError(f"{path}: expected an atomic model (.pdb, .cif), found another file ({error})") from error
     structure.remove_waters()
     structure.remove_hydrogens()

@@ -110,8 +110,8 @@ def table(cases: Sequence[Case]) -> str:
         + "".join(f"{name:>11}" for name in guard.BAD)
         + f"{'peak MB':>9}"
     ]
-    for name in dict.fromkeys(case.reader for case in cases):
-        lines.append(_row(name, [case for case in cases if case.reader == name]))
+    names = dict.fromkeys(case.reader for case in cases)
+    lines += [_row(name, [case for case in cases if case.reader == name]) for name in names]
     lines += [
         _row("all", cases),
         "",
@@ -195,10 +195,8 @@ def main() -> int:
                 case = run_case(reader, number, seeds, workspace)
                 cases.append(case)
                 if case.outcome.verdict in guard.BAD or args.case is not None:
-                    print(
-                        f"{case.outcome.verdict}: {case.replay}\n    {case.seed}, {' + '.join(case.mutations)}: {case.outcome.said}",
-                        flush=True,
-                    )
+                    print(f"{case.outcome.verdict}: {case.replay}")
+                    print(f"    {case.seed}, {' + '.join(case.mutations)}: {case.outcome.said}", flush=True)
     print("\n".join(wrong))
     print(table(cases))
     if args.json is not None:
