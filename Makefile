@@ -1,4 +1,4 @@
-# make demo | test | check | docs | clean
+# make demo | test | robustness | check | docs | clean
 #
 # Each sets itself up the first time: Python 3.11 or later, make, git and a package registry are enough.
 # Another Python:           make test PYTHON=python3.12
@@ -16,7 +16,7 @@ DEMO ?= demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check docs clean
+.PHONY: help setup demo test robustness check docs clean
 
 help:
 	@sed -n '1,6s/^# \{0,1\}//p' Makefile
@@ -37,6 +37,11 @@ demo: $(READY)
 # One thread a worker: PyTorch's pools fight when there are more of them than cores.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
+
+# Hostile input in full; `make test` has a sample of it. One line a script. CASES: of each reader.
+CASES ?= 400
+robustness: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/robustness/fuzz.py --cases $(CASES) --json benchmarks/results/robustness_fuzz.json
 
 check: $(READY)
 	$(BIN)/python -m ruff check .

@@ -39,7 +39,7 @@ def read_table(path: str | Path) -> np.ndarray:
 
 def _checked(table: np.ndarray, alignment: str, path: Path) -> np.ndarray:
     """``table``; :class:`InputError` where a field that is read is of another type or shape, or not finite."""
-    fields = table.dtype.fields or {}
+    fields = dict(table.dtype.fields or {})
     pose = fields.get(f"{alignment}/pose")
     classes = int(pose is not None and pose[0].ndim == 2)  # axes more where each class has a pose
     axes = {"blob/shape": 1, f"{alignment}/pose": 1 + classes, f"{alignment}/shift": 1 + classes,
@@ -51,11 +51,11 @@ def _checked(table: np.ndarray, alignment: str, path: Path) -> np.ndarray:
         wide = {"pose": 3, "shift": 2}.get(last)
         if kind.base.kind not in ("SU" if last == "path" else "fiub") or kind.ndim != axes.get(name, 0) or not kind.itemsize or (
                 wide is not None and kind.shape[-1] != wide):
-            raise InputError(f"{path}: expected a value for each particle in {name}, found {kind}; export the particles from "
-                             "cryoSPARC again")
+            raise InputError(f"{path}: expected a value for each particle in {name}, found {kind}; export the particles "
+                             "from cryoSPARC again")
         if kind.base.kind == "f" and not np.isfinite(table[name]).all():
             row = int(np.flatnonzero(~np.isfinite(table[name]).reshape(len(table), -1).all(1))[0])
-            raise InputError(f"{path}: expected finite numbers in {name}, found others in row {row + 1}; leave it out by --ind")
+            raise InputError(f"{path}: expected finite numbers in {name}, found others in row {row + 1}; remove it")
     return table
 
 

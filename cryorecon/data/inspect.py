@@ -16,7 +16,7 @@ from cryorecon.data.pixel_size import APIX_TOLERANCE, MAX_SPREAD, by_headers, di
 from cryorecon.data.quality import CLEAR_CONTRAST, chunk_size, contrast
 from cryorecon.data.safe_pickle import load_pickles
 from cryorecon.data.source import FileSource
-from cryorecon.errors import InputError
+from cryorecon.errors import InputError, printable
 from cryorecon.geometry import rotations
 
 READ_BYTES = 1 << 30
@@ -48,7 +48,8 @@ class Report:
         facts = [f"  {name:<10} {text}" for name, text in self.lines]
         wrong = [f"  ! {text}" for text in self.problems]
         absent = ["not in it:", *(f"  - {text}" for text in self.absent)] if self.absent else []
-        return "\n".join([self.title, *facts, *absent, "looks wrong:" if wrong else "nothing looks wrong", *wrong])
+        lines = [self.title, *facts, *absent, "looks wrong:" if wrong else "nothing looks wrong", *wrong]
+        return "\n".join(map(printable, lines))
 
 
 def inspect(path: str | Path, *, datadir: str | Path | None = None, tomograms: str | Path | None = None,

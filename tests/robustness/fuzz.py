@@ -45,7 +45,7 @@ class Case:
 
 def mutations_of(reader: Reader) -> list[str]:
     """Names of the mutations that a reader's files get."""
-    return [name for family in reader.families for name in mutate.FAMILIES[family]] + [*PLACES]
+    return [*dict.fromkeys(name for family in reader.families for name in mutate.FAMILIES[family]), *PLACES]
 
 
 def run_case(reader: Reader, number: int, seeds: Path, workspace: Path) -> Case:

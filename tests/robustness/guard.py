@@ -93,7 +93,7 @@ class _Watch:
             self.seen.append(f"{event} {arguments!r:.200}")
         elif event == "exec":
             origin = getattr(arguments[0], "co_filename", "")
-            if not os.path.realpath(origin).startswith(self.trusted):
+            if not (os.path.isfile(origin) and os.path.realpath(origin).startswith(self.trusted)):
                 self.seen.append(f"exec of {origin!r}")
 
     def _outside(self, event: str, path: object) -> None:
