@@ -49,8 +49,8 @@ def _checked(table: np.ndarray, alignment: str, path: Path) -> np.ndarray:
         if last not in READ or (group not in ("blob", "ctf", alignment) and name != "alignments3D/split"):
             continue
         wide = {"pose": 3, "shift": 2}.get(last)
-        if kind.base.kind not in ("SU" if last == "path" else "fiub") or kind.ndim != axes.get(name, 0) or not kind.itemsize or (
-                wide is not None and kind.shape[-1] != wide):
+        typed = kind.base.kind in ("SU" if last == "path" else "fiub") and kind.itemsize > 0
+        if not typed or kind.ndim != axes.get(name, 0) or (wide is not None and kind.shape[-1] != wide):
             raise InputError(f"{path}: expected a value for each particle in {name}, found {kind}; export the particles "
                              "from cryoSPARC again")
         if kind.base.kind == "f" and not np.isfinite(table[name]).all():

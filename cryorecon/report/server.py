@@ -1,8 +1,8 @@
 """The report on this machine's own address alone, with maps decoded on demand at any latent.
 
 Who may read: whoever knows the token in the address, from a page of this server. It listens on 127.0.0.1, looks at the Host
-header (another site's name that is made to point here is refused) and at Origin (so is another site's script), answers GET only,
-and gives out nothing but the report, the files below its folder (no links out of it), maps and particle images.
+header (another site's name that is made to point here is refused) and at Origin (so is another site's script), answers GET
+only, and gives out nothing but the report, the files below its folder (no links out of it), maps and particle images.
 """
 
 import hmac
@@ -115,7 +115,7 @@ class ReportServer(ThreadingHTTPServer):
             path = (self.folder / name).resolve()
             if path.is_relative_to(self.folder) and path.is_file():
                 return path
-        except (OSError, ValueError):  # a name too long, a loop of links, a zero byte
+        except (OSError, ValueError, RuntimeError):  # a name too long, a zero byte, a loop of links
             pass
         raise Refused(404, "no such file")
 

@@ -237,8 +237,7 @@ def test_no_name_becomes_a_command_of_chimerax(tmp_path, bad):
     write_volume(path, np.random.default_rng(0).random((8, 8, 8)), 1.0)
     try:
         script = write_series_script(tmp_path, [path], morph=False).read_text()
-    except InputError as error:
-        assert "takes literally" in str(error)
+    except InputError:
         assert not (tmp_path / "chimerax.cxc").exists()
     else:
         assert shlex.split(script.splitlines()[1]) == ["open", path.name]
