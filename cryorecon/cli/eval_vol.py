@@ -87,7 +87,7 @@ def coordinates(args: argparse.Namespace, zdim: int) -> "np.ndarray":
         raise InputError("expected coordinates by one of --zfile, -z, or --z-start with --z-end, found "
                          f"{'none' if not any(kinds) else 'several'}")
     if args.zfile is not None:
-        z = read_columns(args.zfile, "latent coordinates, one map a line,", 2)
+        z = read_columns(args.zfile, "latent coordinates, one map a line", 2)
     elif args.z is not None:
         z = np.array([args.z])
     else:

@@ -91,7 +91,7 @@ def read_anchors(args: argparse.Namespace) -> list[int]:
     anchors: list[int] = []
     for word in args.anchors:
         if Path(word).is_file():
-            anchors += read_columns(word, "whole numbers, particles from 0,", dtype=int).ravel().tolist()
+            anchors += read_columns(word, "whole numbers, particles from 0", dtype=int).ravel().tolist()
         elif word.lstrip("-").isdecimal():
             anchors.append(int(word))
         else:

@@ -32,9 +32,9 @@ def read_array(path: str | Path, what: str) -> np.ndarray:
 
 def read_numbers(path: str | Path, what: str) -> np.ndarray:
     """:func:`read_array` of numbers; :class:`InputError` for anything else."""
-    array = read_array(path, what)
+    array = read_array(path, f"{what} as an array of numbers")
     if array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: expected {what} (.npy), found an array of {array.dtype}")
+        raise InputError(f"{path}: expected {what} as an array of numbers (.npy), found an array of {array.dtype}")
     return array
 
 
@@ -45,7 +45,7 @@ def read_columns(path: str | Path, what: str, ndmin: Literal[1, 2] = 1, dtype: t
         with path.open(encoding="utf-8") as file:
             return np.loadtxt(file, np.dtype(dtype), ndmin=ndmin)
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{path}: expected {what} as numbers, found something else ({error})") from None
+        raise InputError(f"{path}: expected numbers ({what}), found something else ({error})") from None
 
 
 def read_npz(path: str | Path, what: str) -> dict[str, np.ndarray]:

@@ -171,7 +171,7 @@ def read_latents(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     if path.suffix == ".npy":
         return _numbers(read_array(path, "latents (N, d)"), path, "latents (N, d)"), None
     if path.suffix == ".txt":
-        return read_columns(path, "latents, a row for each particle,", 2), None
+        return read_columns(path, "latents, a row for each particle", 2), None
     parts = [_numbers(part, path, "latents (N, d)") for part in load_pickles(path)]
     return parts[0], parts[1] if len(parts) > 1 else None
 

@@ -28,12 +28,13 @@ MAX_PICKLES = 16
 MAX_AHEAD = 1 << 16  # places of the memo beyond those used so far: it is an array, and grows to whatever place is named
 
 _DATA = frozenset((
-    "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4",
+    "PROTO", "FRAME", "STOP", "POP", "POP_MARK", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4",
     "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "READONLY_BUFFER",
     "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "FLOAT", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE", "GET",
     "BINGET", "LONG_BINGET", "MEMOIZE", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE",
     "BUILD"))
-_CONTAINERS = frozenset(("EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"))
+_CONTAINERS = frozenset(("MARK", "EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2",
+                         "TUPLE3"))
 _PLACES = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 
 _BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, ValueError, TypeError,
