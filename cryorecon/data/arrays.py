@@ -82,6 +82,8 @@ def _bytes(path: Path) -> bytearray:
 
 def _array(raw: bytearray, expected: str) -> np.ndarray:
     """The array that the bytes of an ``.npy`` hold, in the same memory; ``expected`` begins errors."""
+    if raw[:6] != b"\x93NUMPY":
+        raise InputError(f"{expected}, found another kind of file; save it with numpy.save")
     head = io.BytesIO(raw[:_HEADER_BYTES])
     try:
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST = 10_000  # blocks, and labels of a block: no project has as many, and each costs memory
+LONGEST = 1 << 14  # characters of a label and its value: shlex takes the square of their number
 _WORD = re.compile(r'"[^"]*"|\S+')
 
 
@@ -145,6 +146,8 @@ def _values(stream: _Lines, text: frozenset[str]) -> dict[str, Any]:
     while (line := stream.peek()) is not None and not line.startswith("data_"):
         stream.skip()
         if line.startswith("_"):
+            if len(line) > LONGEST:
+                raise ValueError(f"a value of {len(line):,} characters")
             words = shlex.split(line, comments=True)
             if len(words) != 2:
                 raise ValueError(f"{len(words) - 1} values for {line.split()[0]}")
