@@ -197,10 +197,11 @@ def main() -> int:
                 if case.outcome.verdict in guard.BAD or args.case is not None:
                     print(f"{case.outcome.verdict}: {case.replay}")
                     print(f"    {case.seed}, {' + '.join(case.mutations)}: {case.outcome.said}", flush=True)
+            print(f"{len(cases)} cases, {reader.name}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            if args.json is not None:  # after each reader: a run that is stopped has what it did
+                args.json.write_text(json.dumps(summary(cases, time.monotonic() - began), indent=1) + "\n")
     print("\n".join(wrong))
     print(table(cases))
-    if args.json is not None:
-        args.json.write_text(json.dumps(summary(cases, time.monotonic() - began), indent=1) + "\n")
     return int(bool(wrong) or any(case.outcome.verdict in guard.BAD for case in cases))
 
 

@@ -22,7 +22,8 @@ from cryorecon.errors import InputError
 
 ALLOWANCE = 128 << 20  # bytes that any reader may take, whatever the file
 FACTOR = 4  # times the size of the files, above it
-SECONDS = 10.0
+SECONDS = 10.0  # of the processor's time
+WAITING = 6  # times as long by the clock, for what waits and computes nothing
 GOOD = ("read", "refused")
 BAD = ("traceback", "hang", "memory", "escape", "line")
 
@@ -125,13 +126,16 @@ def _time_limit(seconds: float) -> Iterator[None]:
     def up(*_: object) -> None:
         raise Hang
 
-    before = signal.signal(signal.SIGALRM, up)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # again, should something swallow it
+    clocks = ((signal.ITIMER_PROF, signal.SIGPROF, seconds), (signal.ITIMER_REAL, signal.SIGALRM, WAITING * seconds))
+    before = [signal.signal(number, up) for _, number, _ in clocks]
+    for clock, _, limit in clocks:
+        signal.setitimer(clock, limit, 0.5)  # again, should something swallow it
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (clock, number, _), handler in zip(clocks, before, strict=True):
+            signal.setitimer(clock, 0)
+            signal.signal(number, handler)
 
 
 class _Memory:
