@@ -1,4 +1,4 @@
-# make demo | test | check | docs | clean
+# make demo | test | robustness | check | docs | clean
 #
 # Each sets itself up the first time: Python 3.11 or later, make, git and a package registry are enough.
 # Another Python:           make test PYTHON=python3.12
@@ -38,8 +38,10 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
 
-# Everything that goes wrong outside: minutes, and as root disks that fill up too.
+# Hostile files and faults in full; `make test` has a sample of either. CASES: of each reader. As root disks fill up too.
+CASES ?= 400
 robustness: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/robustness/fuzz.py --cases $(CASES) --json benchmarks/results/robustness_fuzz.json
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(BIN)/python tests/robustness/faults.py
 
 check: $(READY)

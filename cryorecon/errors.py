@@ -1,5 +1,7 @@
 """The one error that a user may cause: bad input, told in one line; and what a scheduler asks for."""
 
+LONGEST = 2000  # characters of a line; a file's own words may be of any length
+
 
 class InputError(ValueError):
     """What a user handed in can't be used.
@@ -14,3 +16,13 @@ class Stopped(BaseException):
 
     No error: ``except Exception`` does not hold it up.
     """
+def printable(text: str) -> str:
+    """``text`` with whatever a terminal might obey (control characters, turned directions) or could not show (bytes of a name
+    that are no text) as escapes: words of a file are shown, never obeyed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def one_line(text: str) -> str:
+    """``text`` as one printable line, its middle left out where it is longer than :data:`LONGEST`."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}"

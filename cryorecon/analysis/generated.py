@@ -16,8 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cryorecon.analysis.trajectories import write_series
-from cryorecon.data.arrays import write_array, write_csv
-from cryorecon.data.files import atomic_path
+from cryorecon.data.arrays import read_numbers, write_array, write_csv
+from cryorecon.data.files import atomic_path, read_records
 from cryorecon.metrics import occupancy
 from cryorecon.metrics.fsc import FSCCurve, Resolution, auc, cross_conformation, pooled_curve, resolution
 from cryorecon.training.trained import Trained, load_run
@@ -131,18 +131,14 @@ def _occupancies(parts: Mapping[int, Mapping[str, np.ndarray]], epoch: int) -> d
 
 def _images(run: Trained) -> np.ndarray | None:
     path = run.directory.path / f"samples.{run.epoch}.npy"
-    return np.load(path, allow_pickle=False) if path.is_file() else None
+    return read_numbers(path, "images of a run") if path.is_file() else None
 
 
 def read_doubts(path: Path, epoch: int) -> list[str]:
     """What a run warned of in ``epoch``, from its ``metrics.jsonl``; a line cut short is passed over."""
     doubts: list[str] = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict) and record.get("epoch") == epoch and isinstance(record.get("doubts"), list):
+    for record in read_records(path):
+        if record.get("epoch") == epoch and isinstance(record.get("doubts"), list):
             doubts = [str(one) for one in record["doubts"]]
     return doubts
 

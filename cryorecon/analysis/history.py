@@ -1,9 +1,10 @@
 """The learning curve of a run, from its ``metrics.jsonl``."""
 
-import json
 from pathlib import Path
 
 import numpy as np
+
+from cryorecon.data.files import read_records
 
 SKIPPED = {"epoch", "step", "n"}
 
@@ -15,12 +16,8 @@ def read_history(path: Path) -> dict[str, np.ndarray]:
     """
     values: dict[str, dict[float, list[float]]] = {}
     epochs: set[float] = set()
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if not isinstance(record, dict) or not _is_number(record.get("epoch")):
+    for record in read_records(path):
+        if not _is_number(record.get("epoch")):
             continue
         epochs.add(record["epoch"])
         for name, value in record.items():

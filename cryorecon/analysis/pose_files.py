@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryorecon.data.arrays import read_npz
 from cryorecon.data.cryodrgn_files import read_ctf, read_poses
 from cryorecon.data.files import require_file
 from cryorecon.data.load import PREPARED, read_metadata
 from cryorecon.data.poses import Poses
 from cryorecon.data.safe_pickle import load_pickles
 from cryorecon.errors import InputError
-from cryorecon.simulation.archive import read_npz
 
 UNITS = ("Å", "px", "box")  # of shifts, the best first; "box" is a fraction of the box, as cryoDRGN writes them
 KINDS = "a run's folder, .star, .cs, .pkl, .npy or truth.npz"

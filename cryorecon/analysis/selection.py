@@ -1,6 +1,5 @@
 """Which particles: by cluster, by ranges along axes, by a lasso, by how badly they fit. All say ``(N,)`` of booleans."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cryorecon.data.arrays import write_array
+from cryorecon.data.arrays import read_numbers, write_array
 from cryorecon.data.cryodrgn_files import read_indices
-from cryorecon.data.files import exclusive, require_file
+from cryorecon.data.files import exclusive, read_json
 from cryorecon.errors import InputError
 
 IND = "ind.npy"  # in an analysis's folder: the rows of z that it is of
@@ -72,13 +71,14 @@ def labels_of(folder: Path, kind: str, particles: int) -> np.ndarray:
     path = folder / SUMMARY
     if not path.is_file():
         raise InputError(f"{folder}: expected a finished analysis ({SUMMARY}), found none; run `cryorecon analyze` first")
-    name = json.loads(path.read_text()).get(kind)
-    file = folder / str(name) / "labels.npy"
+    name = _table(path).get(kind)
+    file = folder / Path(str(name)).name / "labels.npy"
     if name is None or not file.is_file():
         raise InputError(f"{file}: expected the labels that {path.name} names, found no file; analyze the run anew")
-    labels = np.load(file, allow_pickle=False)
-    if len(labels) != particles:
-        raise InputError(f"{file}: expected labels of {particles} particles, found {len(labels)}; analyze the run anew")
+    labels = read_numbers(file, "labels of clusters or states")
+    if labels.shape != (particles,) or labels.dtype.kind not in "iu":
+        raise InputError(f"{file}: expected labels of {particles} particles, found an array {labels.shape} of {labels.dtype}; "
+                         "analyze the run anew")
     return labels
 
 
@@ -126,10 +126,11 @@ def by_selection_file(path: str | Path, z: np.ndarray, coordinates: np.ndarray) 
     ------
     InputError: no such file, another content, or particles that are not among N.
     """
-    held = _read_json(path)
+    held = read_json(path, "a selection (.json)")
     if not isinstance(held, dict) or "particles" not in held:
         across, up, polygon = read_lasso(path)
-        return by_lasso(axis(across, z, coordinates), axis(up, z, coordinates), polygon)
+        x, y = (axis(name, z, coordinates, f"{path}: axis") for name in (across, up))
+        return by_lasso(x, y, polygon)
     listed = held["particles"]
     if not isinstance(listed, list) or not all(type(one) is int and 0 <= one < len(z) for one in listed):
         raise InputError(f"{path}: expected particles as whole numbers from 0 to {len(z) - 1}, found something else; a "
@@ -139,12 +140,11 @@ def by_selection_file(path: str | Path, z: np.ndarray, coordinates: np.ndarray) 
     return chosen
 
 
-def _read_json(path: str | Path) -> Any:
-    path = require_file(path, "a selection (.json)")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+def _table(path: Path) -> dict[str, Any]:
+    held = read_json(path, "the summary of an analysis")
+    if not isinstance(held, dict):
+        raise InputError(f"{path}: expected the summary of an analysis, found {type(held).__name__}; analyze the run anew")
+    return held
 
 
 def read_lasso(path: str | Path) -> tuple[str, str, np.ndarray]:
@@ -154,11 +154,11 @@ def read_lasso(path: str | Path) -> tuple[str, str, np.ndarray]:
     ------
     InputError: no such file, or another content.
     """
-    held = _read_json(path)
+    held = read_json(path, "a selection (.json)")
     try:
         polygon = np.asarray(held["polygon"], np.float64)
         x, y = held["x"], held["y"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(f'{path}: expected {{"x": "pc1", "y": "pc2", "polygon": [[x, y], ...]}}, found something else '
                          f"({error})") from None
     if polygon.ndim != 2 or polygon.shape[1:] != (2,) or len(polygon) < 3 or not np.isfinite(polygon).all():
@@ -166,8 +166,9 @@ def read_lasso(path: str | Path) -> tuple[str, str, np.ndarray]:
     return str(x), str(y), polygon
 
 
-def axis(name: str, z: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+def axis(name: str, z: np.ndarray, coordinates: np.ndarray, where: str = "axis") -> np.ndarray:
     """Values ``(N,)`` along ``pc1``, ``pc2``, ... (of ``coordinates (N, d)``) or ``z1``, ``z2``, ... (of ``z (N, d)``).
+    ``where`` begins errors.
 
     Raises
     ------
@@ -175,6 +176,6 @@ def axis(name: str, z: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     """
     kind, number = name.lower().rstrip("0123456789"), name[len(name.rstrip("0123456789")):]
     held = {"pc": coordinates, "z": z}.get(kind)
-    if held is None or not number or not 1 <= int(number) <= held.shape[1]:
-        raise InputError(f"axis: expected pc1 to pc{z.shape[1]} or z1 to z{z.shape[1]}, found {name!r}")
+    if held is None or not 0 < len(number) < 10 or not 1 <= int(number) <= held.shape[1]:
+        raise InputError(f"{where}: expected pc1 to pc{z.shape[1]} or z1 to z{z.shape[1]}, found {name!r}")
     return held[:, int(number) - 1]

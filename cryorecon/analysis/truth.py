@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from cryorecon.analysis.states import check_truth
+from cryorecon.data.arrays import read_npz
 from cryorecon.data.cryodrgn_files import read_indices
 from cryorecon.data.mrc import read_volume
 from cryorecon.errors import InputError
 from cryorecon.metrics.resample import resample
-from cryorecon.simulation.archive import read_npz
 from cryorecon.simulation.write import MAPS
 from cryorecon.training.trained import Trained
 

@@ -91,14 +91,14 @@ def _submitted(args: argparse.Namespace, run: "Trained") -> "Callable[[int], Sub
         import torch
 
         from cryorecon.analysis.conformation import Submission
-        from cryorecon.data.files import require_file
+        from cryorecon.data.arrays import read_columns
         from cryorecon.data.mrc import read_volume
         from cryorecon.metrics.resample import resample
 
         n = len(args.submitted)
         population = np.full(n, 1.0)
         if args.populations is not None:
-            population = np.loadtxt(require_file(args.populations, "populations"), ndmin=1)
+            population = read_columns(args.populations, "populations")
         if population.shape != (n,) or not (population >= 0).all() or not population.sum() > 0:
             raise InputError(f"{args.populations}: expected {n} populations of at least 0, found shape {population.shape}")
         read = [read_volume(path) for path in args.submitted]

@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.training.trained import load_run
 
     run = load_run(args.run, args.epoch, args.device)
-    z = _coordinates(args, run.config.zdim)
+    z = coordinates(args, run.config.zdim)
     box = args.downsample or run.grid.box
     if args.downsample is not None and (box % 2 or not 4 <= box <= run.grid.box):
         raise InputError(f"--downsample: expected an even box of at most {run.grid.box} px, the run's, found {box}")
@@ -72,11 +72,11 @@ def main(args: argparse.Namespace) -> None:
     print(f"{len(paths)} maps of {box} px, {apix:.4g} Å/px, epoch {run.epoch}: {args.outdir}")
 
 
-def _coordinates(args: argparse.Namespace, zdim: int) -> "np.ndarray":
+def coordinates(args: argparse.Namespace, zdim: int) -> "np.ndarray":
     """``(n, zdim)`` float32 from the one kind of coordinates that was given."""
     import numpy as np
 
-    from cryorecon.data.files import require_file
+    from cryorecon.data.arrays import read_columns
     from cryorecon.errors import InputError
 
     kinds = [args.zfile is not None, args.z is not None, args.z_start is not None or args.z_end is not None]
@@ -89,11 +89,7 @@ def _coordinates(args: argparse.Namespace, zdim: int) -> "np.ndarray":
         raise InputError("expected coordinates by one of --zfile, -z, or --z-start with --z-end, found "
                          f"{'none' if not any(kinds) else 'several'}")
     if args.zfile is not None:
-        path = require_file(args.zfile, "latent coordinates")
-        try:
-            z = np.loadtxt(path, ndmin=2)
-        except ValueError as error:
-            raise InputError(f"{args.zfile}: expected numbers, one map a line, found {error}") from error
+        z = read_columns(args.zfile, "latent coordinates, one map a line", 2)
     elif args.z is not None:
         z = np.array([args.z])
     else:
@@ -103,6 +99,7 @@ def _coordinates(args: argparse.Namespace, zdim: int) -> "np.ndarray":
                              f"{len(ends[0])}, {len(ends[1])} and {args.n}")
         z = np.linspace(np.array(ends[0]), np.array(ends[1]), args.n)
     if z.shape[1] != zdim or not len(z) or not np.isfinite(z).all():
-        raise InputError(f"expected coordinates of {zdim} finite numbers, the run's zdim, found an array of shape {z.shape}; "
-                         "one line a map")
+        where = "" if args.zfile is None else f"{args.zfile}: "
+        raise InputError(f"{where}expected coordinates of {zdim} finite numbers, the run's zdim, found an array of shape "
+                         f"{z.shape}; one line a map")
     return z.astype(np.float32)

@@ -39,7 +39,8 @@ def main(args: argparse.Namespace) -> None:
     InputError: latents, anchors or densities that are wrong, or anchors that nothing joins.
     """
     from cryorecon.analysis.paths import density_path, even_points, graph_path
-    from cryorecon.cli.traversal import read_anchors, read_latents, read_numbers, write_path
+    from cryorecon.cli.traversal import read_anchors, read_latents, write_path
+    from cryorecon.data.arrays import read_numbers
     from cryorecon.errors import InputError
 
     if args.log_density is not None and args.by == "length":
@@ -55,6 +56,6 @@ def main(args: argparse.Namespace) -> None:
         if args.n is not None:
             path, index = even_points(path, args.n), None
     else:
-        density = None if args.log_density is None else read_numbers(args.log_density)
+        density = None if args.log_density is None else read_numbers(args.log_density, "log densities")
         path = density_path(latents.z, anchors, density, 10 if args.n is None else args.n, *draw)
     write_path(args, latents, path, args.outtxt, args.outind, args.vol, index)

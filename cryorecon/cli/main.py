@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from cryorecon import __version__
 from cryorecon.cli.memory import keep_freed_blocks
 from cryorecon.data.files import FULL
-from cryorecon.errors import InputError, Stopped
+from cryorecon.errors import InputError, Stopped, one_line
 from cryorecon.launch import follows, launched
 
 GROUPS: dict[str, dict[str, str]] = {
@@ -154,10 +154,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = run(argv)
         sys.stdout.flush()
     except InputError as error:
-        return _complain(str(error))
+        return _complain(failure(error))
     except Stopped as stopped:
         if not follows():
-            print(f"cryorecon: {stopped}", file=sys.stderr)
+            print(f"cryorecon: {one_line(str(stopped))}", file=sys.stderr)
     except KeyboardInterrupt as error:  # a command that knows how to go on says so in the exception
         told, code = ("terminated", TERMINATED) if isinstance(error, Terminated) else ("interrupted", INTERRUPTED)
         print("\n" + ": ".join([f"cryorecon: {told}", *map(str, error.args)]), file=sys.stderr)
@@ -171,17 +171,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
         return READER_GONE
     except OSError as error:
-        return _complain(_system_message(error))
+        return _complain(failure(error))
     return code
 
 
-def _complain(message: str) -> int:
-    print("cryorecon: error: " + " ".join(message.split()), file=sys.stderr)
+def _complain(line: str) -> int:
+    print(f"cryorecon: error: {line}", file=sys.stderr)
     return USER_ERROR
 
 
+def failure(error: InputError | OSError) -> str:
+    """The one line that a failure is told in; raises ``error`` again where it is none of the user's doing."""
+    return one_line(_system_message(error) if isinstance(error, OSError) else str(error))
+
+
 def _system_message(error: OSError) -> str:
-    """One line for a failure of the file system; raises ``error`` again where it is none of the user's doing."""
     where = f"{error.filename}: " if error.filename is not None else ""
     # numpy's tofile counts what it could not write and forgets why
     if error.errno in FULL or (error.errno is None and "requested and" in str(error)):
@@ -227,10 +231,10 @@ def _one_line_warnings() -> Iterator[None]:
     """Within, a warning prints as ``cryorecon: warning: ...`` without the source line that raised it."""
     before = warnings.formatwarning
 
-    def one_line(message: Warning | str, *_: object, **__: object) -> str:
-        return f"cryorecon: warning: {message}\n"
+    def formatted(message: Warning | str, *_: object, **__: object) -> str:
+        return f"cryorecon: warning: {one_line(str(message))}\n"
 
-    warnings.formatwarning = one_line
+    warnings.formatwarning = formatted
     try:
         yield
     finally:

@@ -187,12 +187,11 @@ def _draw_samples(directory: "RunDirectory") -> None:
     path = directory.path / f"samples.{max(directory.epochs(), default=0)}.npy"
     drawn = path.with_suffix(".png")
     if path.is_file() and not drawn.is_file():
-        import numpy as np
-
+        from cryorecon.data.arrays import read_numbers
         from cryorecon.report.projection_plots import projection_plot
         from cryorecon.report.style import save
 
-        save(projection_plot(np.load(path, allow_pickle=False)), drawn)
+        save(projection_plot(read_numbers(path, "images of the run")), drawn)
 
 
 def _draw_poses(directory: "RunDirectory") -> None:

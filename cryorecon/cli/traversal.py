@@ -52,6 +52,7 @@ def read_latents(args: argparse.Namespace) -> Latents:
     import numpy as np
 
     from cryorecon.analysis.latent import check_latents
+    from cryorecon.data.arrays import read_numbers
     from cryorecon.data.files import require_file
     from cryorecon.data.safe_pickle import load_pickles
 
@@ -71,10 +72,10 @@ def read_latents(args: argparse.Namespace) -> Latents:
         held = load_pickles(path)[0]  # cryoDRGN's second pickle is the variance
         try:
             z = np.asarray(held)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise InputError(f"{path}: expected an array (particles, zdim), found {error}") from error
     elif path.suffix == ".npy":
-        z = read_numbers(path)
+        z = read_numbers(path, "latents (particles, zdim)")
     else:
         raise InputError(f"{path}: expected latents (.npy, .pkl or a run's folder), found {path.suffix or 'no ending'}")
     if z.dtype.kind not in "fiu":
@@ -83,33 +84,14 @@ def read_latents(args: argparse.Namespace) -> Latents:
     return Latents(z, None, [path])
 
 
-def read_numbers(path: Path) -> "np.ndarray":
-    """The numbers of an ``.npy``. Raises :class:`InputError` where it is none, or holds something else."""
-    import numpy as np
-
-    from cryorecon.data.files import require_file
-
-    require_file(path, "an array (.npy)")
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: expected an array of numbers (.npy), found {error}") from error
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
-        raise InputError(f"{path}: expected an array of numbers (.npy), found {getattr(found, 'dtype', type(found).__name__)}")
-    return found
-
-
 def read_anchors(args: argparse.Namespace) -> list[int]:
     """The anchors that ``--anchors`` and ``--loop`` name. Raises :class:`InputError` for words that are no numbers."""
-    import numpy as np
+    from cryorecon.data.arrays import read_columns
 
     anchors: list[int] = []
     for word in args.anchors:
         if Path(word).is_file():
-            try:
-                anchors += np.loadtxt(word, dtype=np.int64, ndmin=1).ravel().tolist()
-            except ValueError as error:
-                raise InputError(f"{word}: expected whole numbers, particles from 0, found {error}") from error
+            anchors += read_columns(word, "whole numbers, particles from 0", dtype=int).ravel().tolist()
         elif word.lstrip("-").isdecimal():
             anchors.append(int(word))
         else:

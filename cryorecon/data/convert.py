@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cryorecon.data import mrc, star_columns
-from cryorecon.data.arrays import write_array
+from cryorecon.data.arrays import read_array, write_array
 from cryorecon.data.cryodrgn_files import write_ctf, write_poses
 from cryorecon.data.cs import read_table
 from cryorecon.data.files import atomic_path, free_space, refuse_input
@@ -138,7 +138,7 @@ def filter_rows(path: str | Path, rows: np.ndarray, out: str | Path) -> None:
     elif kind in ("mrcs", "mrc"):
         _filter_stack(path, rows, out)
     elif kind == "npy":
-        array = np.load(path, allow_pickle=False)
+        array = read_array(path, "an array with a row for each particle")
         _check_rows(path, rows, len(array))
         write_array(out, array[rows])
     elif kind in ("pkl", "ind"):

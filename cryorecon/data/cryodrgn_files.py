@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.data.arrays import write_array
-from cryorecon.data.files import atomic_path, require_file
+from cryorecon.data.arrays import read_array, read_columns, write_array
+from cryorecon.data.files import atomic_path
 from cryorecon.data.poses import Poses
 from cryorecon.data.safe_pickle import dump_pickles, load_pickles
 from cryorecon.errors import InputError
@@ -46,7 +46,7 @@ def read_poses(path: str | Path, box: int, apix: float) -> Poses:
     """
     path = Path(path)
     if path.suffix == ".npy":
-        rows = _numbers(_load_npy(path), path, "poses (N, 11)")
+        rows = _numbers(read_array(path, "poses (N, 11)"), path, "poses (N, 11)")
         if rows.ndim != 2 or rows.shape[1] != 11:
             raise InputError(f"{path}: expected poses (N, 11), nine of the rotation and the shift in Å, found "
                              f"{rows.shape}")
@@ -83,8 +83,8 @@ def write_poses(path: str | Path, poses: Poses, box: int, apix: float | Tensor) 
 def read_ctf(path: str | Path) -> CtfTable:
     """A CTF table of ``.pkl`` or ``.npy``, ``(N, 9)`` (8 columns: phase 0). Raises :class:`InputError`."""
     path = Path(path)
-    held = _load_npy(path) if path.suffix == ".npy" else load_pickles(path)[0]
-    rows = _numbers(held, path, "a CTF table (N, 9)")
+    what = "a CTF table (N, 9)"
+    rows = _numbers(read_array(path, what) if path.suffix == ".npy" else load_pickles(path)[0], path, what)
     if rows.ndim != 2 or rows.shape[1] not in (8, 9):
         raise InputError(f"{path}: expected a CTF table (N, 9) [{', '.join(CTF_COLUMNS)}], found shape {rows.shape}")
     if not np.isfinite(rows).all() or (rows[:, :2] <= 0).any() or (rows[:, 5] <= 0).any():
@@ -120,18 +120,14 @@ def write_ctf(path: str | Path, optics: Optics, box: int, apix: Tensor | float) 
 def read_indices(path: str | Path, n: int | None = None) -> np.ndarray:
     """Positions ``(M,)`` int64 of ``.pkl``/``.ind`` (cryoDRGN), ``.npy`` or ``.txt``, as :func:`checked_indices`. Raises
     :class:`InputError`."""
-    path = require_file(path, "a list of indices")
-    held: Any
+    path = Path(path)
     if path.suffix == ".npy":
-        held = _load_npy(path)
+        held = read_array(path, "an array of numbers")
     elif path.suffix == ".txt":
-        try:
-            held = np.loadtxt(path, ndmin=1)
-        except ValueError as error:
-            raise InputError(f"{path}: expected whole numbers, found text ({error})") from error
+        held = read_columns(path, "a list of whole numbers")
     else:
-        held = load_pickles(path)[0]
-    return checked_indices(np.asarray(held), n, f"{path}: ")
+        held = _as_array(load_pickles(path)[0], path)
+    return checked_indices(held, n, f"{path}: ")
 
 
 def checked_indices(values: np.ndarray, n: int | None = None, where: str = "") -> np.ndarray:
@@ -171,14 +167,11 @@ def write_indices(path: str | Path, indices: np.ndarray) -> None:
 
 def read_latents(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Mean ``(N, d)`` and log variance (None where absent) of a ``z.N.pkl``, ``.npy`` or ``.txt``."""
-    path = require_file(path, "latent values")
+    path = Path(path)
     if path.suffix == ".npy":
-        return _numbers(_load_npy(path), path, "latents (N, d)"), None
+        return _numbers(read_array(path, "latents (N, d)"), path, "latents (N, d)"), None
     if path.suffix == ".txt":
-        try:
-            return np.loadtxt(path, ndmin=2), None
-        except ValueError as error:
-            raise InputError(f"{path}: expected rows of numbers, found text ({error})") from error
+        return read_columns(path, "latents, a row for each particle", 2), None
     parts = [_numbers(part, path, "latents (N, d)") for part in load_pickles(path)]
     return parts[0], parts[1] if len(parts) > 1 else None
 
@@ -196,12 +189,12 @@ def _numbers(value: Any, path: Path, what: str) -> np.ndarray:
     return value.astype(np.float64)
 
 
-def _load_npy(path: Path) -> np.ndarray:
-    path = require_file(path, "an .npy array")
+def _as_array(value: Any, path: Path) -> np.ndarray:
+    """A list of a pickle as an array; :class:`InputError` where its parts are no numbers or of unlike lengths."""
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: expected an .npy array of numbers, found something else ({error})") from error
+        return np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{path}: expected an array, found {type(value).__name__} ({error})") from None
 
 
 def _require_pkl(path: Path) -> None:

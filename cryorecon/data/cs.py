@@ -4,17 +4,22 @@
 ``alignments3D/psize_A`` (of the blob where that is absent) and has our sign.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cryorecon.data.arrays import read_array
 from cryorecon.data.files import require_file
 from cryorecon.data.metadata import Metadata
 from cryorecon.errors import InputError
 from cryorecon.geometry import rotations
 from cryorecon.imaging.ctf import Optics
+
+READ = ("path", "idx", "shape", "psize_A", "pose", "shift", "split", "class_posterior", "df1_A", "df2_A", "df_angle_rad",
+        "accel_kv", "cs_mm", "amp_contrast", "phase_shift_rad", "bfactor")  # of the fields' names, after the stroke
 
 
 def read_table(path: str | Path) -> np.ndarray:
@@ -26,12 +31,31 @@ def read_table(path: str | Path) -> np.ndarray:
     if magic != b"\x93NUMPY":
         raise InputError(f"{path}: expected a .cs file in numpy's format, found {magic!r} at its beginning; export the "
                          "particles from cryoSPARC (Export job) or save them with cryosparc-tools as numpy")
-    try:
-        table = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: expected a .cs file, found a damaged one ({error}); copy it again") from error
+    table = read_array(path, "a cryoSPARC .cs file")
     if table.dtype.names is None or table.ndim != 1 or not len(table):
         raise InputError(f"{path}: expected a table of particles, found an array {table.shape} of {table.dtype}")
+    return table
+
+
+def _checked(table: np.ndarray, alignment: str, path: Path) -> np.ndarray:
+    """``table``; :class:`InputError` where a field that is read is of another type or shape, or not finite."""
+    fields = dict(table.dtype.fields or {})
+    pose = fields.get(f"{alignment}/pose")
+    classes = int(pose is not None and pose[0].ndim == 2)  # axes more where each class has a pose
+    axes = {"blob/shape": 1, f"{alignment}/pose": 1 + classes, f"{alignment}/shift": 1 + classes,
+            f"{alignment}/class_posterior": classes}
+    for name, (kind, *_) in fields.items():
+        group, _, last = name.partition("/")
+        if last not in READ or (group not in ("blob", "ctf", alignment) and name != "alignments3D/split"):
+            continue
+        wide = {"pose": 3, "shift": 2}.get(last)
+        typed = kind.base.kind in ("SU" if last == "path" else "fiub") and kind.itemsize > 0
+        if not typed or kind.ndim != axes.get(name, 0) or (wide is not None and kind.shape[-1] != wide):
+            raise InputError(f"{path}: expected a value for each particle in {name}, found {kind}; export the particles "
+                             "from cryoSPARC again")
+        if kind.base.kind == "f" and not np.isfinite(table[name]).all():
+            row = int(np.flatnonzero(~np.isfinite(table[name]).reshape(len(table), -1).all(1))[0])
+            raise InputError(f"{path}: expected finite numbers in {name}, found others in row {row + 1}; remove it")
     return table
 
 
@@ -43,7 +67,7 @@ def read_cs(path: str | Path, alignment: str = "alignments3D", *, halved: bool =
     their own are of images binned by two. Raises :class:`InputError`.
     """
     path = Path(path)
-    table = read_table(path)
+    table = _checked(read_table(path), alignment, path)
     fields = table.dtype.names or ()
     stacks, file_index, frame = _images(table)
     rotation, shift = _poses(table, alignment, path, 2.0 if halved else 1.0)
@@ -68,7 +92,7 @@ def _images(table: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
     if not {"blob/path", "blob/idx"} <= set(table.dtype.names or ()):
         return [], np.zeros(len(table), np.int32), np.arange(len(table))
     names, file_index = np.unique(table["blob/path"], return_inverse=True)
-    stacks = [(name.decode() if isinstance(name, bytes) else str(name)).lstrip(">") for name in names]
+    stacks = [os.fsdecode(name if isinstance(name, bytes) else str(name)).lstrip(">") for name in names]
     return stacks, file_index.reshape(-1).astype(np.int32), table["blob/idx"].astype(np.int64)
 
 

@@ -1,4 +1,5 @@
-"""What every reader and writer needs of the file system: clear errors, atomic and durable writes, locks, room on the disk.
+"""What every reader and writer needs of the file system: clear errors, bounded reading, atomic and durable writes, locks, room
+on the disk.
 
 A file is written under a temporary name, forced to the disk, and renamed; then the folder is forced to the disk too. Whatever
 stops us, a kill or a power cut, leaves the old file or the new one, whole. Locks are the kernel's (``flock``) on open files:
@@ -7,11 +8,15 @@ they go when their process does, however it ends.
 
 import errno
 import fcntl
+import gzip
+import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from cryorecon.errors import InputError
 
@@ -19,15 +24,86 @@ TEMPORARY = ".cryorecon-tmp"  # how names end that nobody but us may read, and t
 LOCK = ".cryorecon-lock"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL, errno.EBADF)  # a file system that knows none
+UNPACKED, RATIO = 1 << 26, 16  # a packed file may unpack to so many bytes, or to so many times its own size
+JSON_BYTES = 1 << 21  # of a table of words and numbers; what needs more is no such table
+_LINE_BYTES = 1 << 20
 
 
 def require_file(path: str | Path, what: str) -> Path:
-    """``path`` as a :class:`Path`; :class:`InputError` where no such file is there."""
+    """``path`` as a :class:`Path`; :class:`InputError` where no such file is there: nothing else is opened, for a pipe could
+    wait and a device could flow for ever."""
     path = Path(path)
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
+        found = "a folder" if path.is_dir() else "a pipe or a device" if path.exists() else "no such file"
         raise InputError(f"{path}: expected {what}, found {found}; check the path")
     return path
+
+
+def read_text(path: str | Path, what: str, most: int | None = None) -> str:
+    """The text of a file. Raises :class:`InputError`: no such file, bytes that are no UTF-8, more than ``most`` bytes."""
+    path = require_file(path, what)
+    size = path.stat().st_size
+    if most is not None and size > most:
+        raise InputError(f"{path}: expected {what} of at most {most:,} bytes, found {size:,}; is it the right file?")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected {what}, found no text (byte {error.start + 1}: {error.reason})") from None
+
+
+def read_json(path: str | Path, what: str) -> Any:
+    """What a JSON file says. Raises :class:`InputError`: no such file, more than 2 MiB, no JSON."""
+    text = read_text(path, what, JSON_BYTES)
+    try:
+        return _parsed(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected {what} as JSON, found something else ({error})") from None
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Tables of a file with one JSON table a line, as logs have them; none where there is no file.
+
+    A line that is none, cut short by a kill say, is passed over, and so is one of more than 1 MiB.
+    """
+    found: list[dict[str, Any]] = []
+    if not path.is_file():
+        return found
+    with path.open("rb") as file:
+        while line := file.readline(_LINE_BYTES):
+            try:
+                record = _parsed(line.decode())
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(record, dict):
+                found.append(record)
+    return found
+
+
+def _parsed(text: str) -> Any:
+    """JSON whose whole numbers of more digits than any count has are floats: they would be no index, and break sums."""
+    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 19 else float(digits))
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file begins as gzip's do."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def unpack(path: Path) -> bytes:
+    """What a gzipped file holds. Raises :class:`InputError`: damaged, or more than 64 MiB and than 16 times its size."""
+    most = max(UNPACKED, RATIO * path.stat().st_size)
+    out = bytearray()
+    try:
+        with gzip.open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                out += part
+                if len(out) > most + (1 << 20):
+                    raise InputError(f"{path}: expected a gzipped file of at most {most:,} bytes, found more in it; if you "
+                                     "trust it, gunzip it and give the file")
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: expected a gzip file, found a damaged one ({error}); copy it again") from error
+    return bytes(out)
 
 
 def refuse_input(out: str | Path, inputs: Iterable[str | Path | None]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cryorecon.data import cryodrgn_files, mrc
+from cryorecon.data.arrays import read_array
 from cryorecon.data.files import require_file
 from cryorecon.data.load import PREPARED, read_metadata
 from cryorecon.data.metadata import Metadata, resolve
@@ -15,7 +16,7 @@ from cryorecon.data.pixel_size import APIX_TOLERANCE, MAX_SPREAD, by_headers, di
 from cryorecon.data.quality import CLEAR_CONTRAST, chunk_size, contrast
 from cryorecon.data.safe_pickle import load_pickles
 from cryorecon.data.source import FileSource
-from cryorecon.errors import InputError
+from cryorecon.errors import InputError, printable
 from cryorecon.geometry import rotations
 
 READ_BYTES = 1 << 30
@@ -47,7 +48,8 @@ class Report:
         facts = [f"  {name:<10} {text}" for name, text in self.lines]
         wrong = [f"  ! {text}" for text in self.problems]
         absent = ["not in it:", *(f"  - {text}" for text in self.absent)] if self.absent else []
-        return "\n".join([self.title, *facts, *absent, "looks wrong:" if wrong else "nothing looks wrong", *wrong])
+        lines = [self.title, *facts, *absent, "looks wrong:" if wrong else "nothing looks wrong", *wrong]
+        return "\n".join(map(printable, lines))
 
 
 def inspect(path: str | Path, *, datadir: str | Path | None = None, tomograms: str | Path | None = None,
@@ -249,7 +251,7 @@ def _inspect_volume(path: Path, header: mrc.Header) -> Report:
 
 def _inspect_arrays(path: Path) -> Report:
     """A pickle or .npy: what cryoDRGN would take it for."""
-    held = [np.load(path, allow_pickle=False)] if path.suffix == ".npy" else load_pickles(path)
+    held = [read_array(path, "an array")] if path.suffix == ".npy" else load_pickles(path)
     parts = held[0] if isinstance(held[0], tuple) and held[0] else (held[0],)
     array = np.asarray(parts[0])
     if array.ndim == 3 and array.shape[1:] == (3, 3):

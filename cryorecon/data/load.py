@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cryorecon.data import cs, star
 from cryorecon.data.cryodrgn_files import checked_indices, read_ctf, read_indices, read_poses
-from cryorecon.data.files import require_file
+from cryorecon.data.files import read_text, require_file
 from cryorecon.data.metadata import Metadata, resolve
 from cryorecon.data.mrc import read_header
 from cryorecon.data.pixel_size import Stated, settle
@@ -19,6 +19,7 @@ from cryorecon.errors import InputError
 from cryorecon.imaging.ctf import Optics
 
 PREPARED = "particles.star"
+MAX_STACKS = 100_000  # lines of a list
 
 PathLike = str | Path
 
@@ -97,7 +98,9 @@ def read_metadata(path: PathLike, *, datadir: PathLike | None = None, tomograms:
     if kind in (".mrcs", ".mrc", ".map"):
         return _whole_stacks(require_file(path, "an image stack"), [path.name])
     if kind == ".txt":
-        lines = require_file(path, "a list of image stacks").read_text().splitlines()
+        lines = read_text(path, "a list of image stacks, one a line").split("\n", MAX_STACKS)
+        if len(lines) > MAX_STACKS:
+            raise InputError(f"{path}: expected a list of at most {MAX_STACKS:,} image stacks, found more; is it a list?")
         return _whole_stacks(path, [line.strip() for line in lines if line.strip()], datadir)
     raise InputError(f"{path}: expected particles as .star, .cs, .mrcs, .mrc or .txt, found {kind or 'no ending'}")
 

@@ -5,10 +5,9 @@ is that of Cheng et al. (2015), MRC2014, with mode 12 = float16. A file without 
 machine stamp, is read all the same if its numbers make sense in one byte order.
 """
 
-import gzip
+import math
 import os
 import struct
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from types import TracebackType
 
 import numpy as np
 
-from cryorecon.data.files import atomic_path, claimed, free_space, naming, require_file, settle
+from cryorecon.data.files import atomic_path, claimed, free_space, is_gzip, naming, require_file, settle, unpack
 from cryorecon.errors import InputError
 
 HEADER_BYTES = 1024
@@ -53,7 +52,7 @@ class Header:
     @property
     def data_bytes(self) -> int:
         """Bytes that the data take by the header's word."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_header(path: str | Path) -> Header:
@@ -62,8 +61,8 @@ def read_header(path: str | Path) -> Header:
     Raises :class:`InputError`: no such file; not MRC; complex or unknown mode; fewer bytes than the header claims.
     """
     path = require_file(path, "an MRC file")
-    if _is_gzip(path):
-        return parse_header(path, _unzip(path))
+    if is_gzip(path):
+        return parse_header(path, unpack(path))
     with naming(path), path.open("rb") as file:
         head = file.read(HEADER_BYTES)
     return parse_header(path, head, path.stat().st_size)
@@ -108,14 +107,22 @@ def read_density(path: str | Path) -> tuple[np.ndarray, float]:
     ``.gz`` is unpacked. Raises :class:`InputError` as :func:`read_header` does.
     """
     path = require_file(path, "a map (.mrc)")
-    with naming(path):
-        raw = _unzip(path) if _is_gzip(path) else path.read_bytes()
-    header = parse_header(path, raw)
-    count = int(np.prod(header.shape))
-    array = np.frombuffer(raw, header.dtype, count, header.offset).reshape(header.shape).astype(np.float32)
+    raw = unpack(path) if is_gzip(path) else None
+    header = read_header(path) if raw is None else parse_header(path, raw)
     # sections, rows, columns lie along axes[2], axes[1], axes[0]; we want z, y, x
     positions = [header.axes[::-1].index(axis) for axis in (3, 2, 1)]
-    return np.ascontiguousarray(array.transpose(positions)), header.apix
+    array = np.empty([header.shape[position] for position in positions], np.float32)
+    as_stored = array.transpose(np.argsort(positions))
+    section = math.prod(header.shape[1:])
+    with path.open("rb") as file, np.errstate(over="ignore", invalid="ignore"):  # what isn't finite is for readers to refuse
+        file.seek(header.offset)
+        for i in range(header.shape[0]):  # one by one: of small types the whole is four times the file
+            if raw is None:
+                values = np.fromfile(file, header.dtype, section)
+            else:
+                values = np.frombuffer(raw, header.dtype, section, header.offset + i * section * header.dtype.itemsize)
+            as_stored[i] = values.reshape(header.shape[1:])
+    return array, header.apix
 
 
 def read_volume(path: str | Path) -> tuple[np.ndarray, float]:
@@ -301,16 +308,3 @@ def _header_bytes(shape: tuple[int, ...], mode: int, apix: float, stats: tuple[f
     struct.pack_into("<fi", head, 216, rms, 1)
     head[224:304] = b"cryorecon".ljust(80)
     return bytes(head)
-
-
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
-
-
-def _unzip(path: Path) -> bytes:
-    try:
-        with gzip.open(path, "rb") as file:
-            return file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: expected a gzip file, found a damaged one ({error}); copy it again") from error

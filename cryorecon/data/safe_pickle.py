@@ -2,16 +2,20 @@
 
 A pickle may name any function and have it called. Here no name is looked up: the few that numpy's arrays are made of
 are played by stand-ins written below, which check every size they are given; any other name is refused.
+
+Before that, :func:`scan` walks over the opcodes without obeying them: a pickle may also claim lengths, places in its memo and
+containers in numbers that no file holds.
 """
 
 import io
 import math
 import pickle
+import pickletools
 import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 
@@ -21,6 +25,17 @@ from cryorecon.errors import InputError
 MAX_DEPTH = 4
 MAX_ITEMS = 50_000_000
 MAX_PICKLES = 16
+MAX_AHEAD = 1 << 16  # places of the memo beyond those used so far: it is an array, and grows to whatever place is named
+
+_DATA = frozenset((
+    "PROTO", "FRAME", "STOP", "POP", "POP_MARK", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "READONLY_BUFFER",
+    "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "FLOAT", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE", "GET",
+    "BINGET", "LONG_BINGET", "MEMOIZE", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE",
+    "BUILD"))
+_CONTAINERS = frozenset(("MARK", "EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2",
+                         "TUPLE3"))
+_PLACES = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 
 _BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, ValueError, TypeError,
            OverflowError, MemoryError, RecursionError, struct.error)
@@ -120,6 +135,50 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
+class _Bounded:
+    """The rest of a file for reading, where no more can be asked for than is there."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._file, self._size = file, size
+        self.readline, self.tell = file.readline, file.tell
+
+    def read(self, n: int) -> bytes:
+        left = self._size - self._file.tell()
+        if n > left:
+            raise EOFError(f"expected {n} bytes, found {left}")
+        return self._file.read(n)
+
+
+def scan(file: BinaryIO, size: int, more: frozenset[str] = frozenset()) -> list[str]:
+    """Walk over the pickle that begins here, up to its end; returns the names that it asks for as ``module name`` (``?`` for
+    one that is put together on the stack). ``size``: of the file. ``more``: opcodes beyond those of plain data.
+
+    Raises
+    ------
+    pickle.UnpicklingError: opcodes that are not of data, a memo or containers beyond what the file could fill. ValueError,
+    EOFError: no pickle, one that is cut short or claims more bytes than there are.
+    """
+    names: list[str] = []
+    containers = places = 0
+    for opcode, argument, _ in pickletools.genops(cast(BinaryIO, _Bounded(file, size))):
+        number = argument if isinstance(argument, int) else 0
+        if opcode.name in _CONTAINERS:
+            containers += 1
+        elif opcode.name in _PLACES:
+            places += 1
+        elif opcode.name not in _DATA and opcode.name not in more:
+            raise _Refused(f"the opcode {opcode.name}")
+        if containers > MAX_AHEAD + size // 16 or (opcode.name in _PLACES and number > places + MAX_AHEAD):
+            raise _Refused("more places or containers than it has bytes for")
+        if opcode.name == "FRAME" and number > size:
+            raise EOFError(f"expected a frame of {number} bytes, found {size}")
+        if opcode.name == "GLOBAL":
+            names.append(str(argument))
+        elif opcode.name == "STACK_GLOBAL":
+            names.append("?")
+    return names
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> _Name:
         call = _ALLOWED.get((module, name))
@@ -136,9 +195,13 @@ def load_pickles(path: str | Path) -> list[Any]:
     """
     path = require_file(path, "a pickle of arrays")
     found: list[Any] = []
+    size = path.stat().st_size
     with path.open("rb") as file:
         try:
             while file.peek(1) and len(found) < MAX_PICKLES:
+                start = file.tell()
+                scan(file, size)
+                file.seek(start)
                 found.append(_plain(_ArrayUnpickler(file).load(), 0, [MAX_ITEMS]))
         except _Refused as error:
             raise InputError(f"{path}: expected a pickle of arrays, found {error}; such a file can run code and is not "

@@ -4,8 +4,7 @@ Angles are degrees in files. Old files (RELION 1.3 to 3.0) keep everything in on
 pixel over magnification; since 3.1 what images share lies in an optics block.
 """
 
-import gzip
-import tempfile
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.data.files import require_file
+from cryorecon.data import star_text
+from cryorecon.data.files import is_gzip, require_file, unpack
 from cryorecon.errors import InputError
 from cryorecon.geometry import rotations
 from cryorecon.imaging.ctf import Optics
@@ -32,21 +32,13 @@ def read_blocks(path: str | Path) -> dict:
 
     Raises :class:`InputError` where there is none or a row is broken.
     """
-    import starfile
-
     path = require_file(path, "a star file")
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
+    raw = io.BytesIO(unpack(path)) if is_gzip(path) else path.open("rb")
     try:
-        if zipped:
-            with tempfile.NamedTemporaryFile(suffix=".star") as plain, gzip.open(path, "rb") as packed:
-                plain.write(packed.read())
-                plain.flush()
-                blocks = starfile.read(plain.name, always_dict=True, parse_as_string=_TEXT_COLUMNS)
-        else:
-            blocks = starfile.read(path, always_dict=True, parse_as_string=_TEXT_COLUMNS)
-    except (ValueError, EOFError, OSError) as error:  # pandas' parser errors are ValueErrors
-        text = str(error).strip().splitlines()[-1]
+        with io.TextIOWrapper(raw, encoding="utf-8-sig") as lines:
+            blocks = star_text.parse(lines, _TEXT_COLUMNS)
+    except (ValueError, OverflowError) as error:  # pandas' parser errors are ValueErrors
+        text = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise InputError(f"{path}: expected a star file, found one that can't be read ({text}); check its "
                          "rows") from error
     if not blocks:

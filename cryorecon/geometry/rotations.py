@@ -5,6 +5,7 @@ volume's transform at ``k3 = R^T (kx, ky, 0)``. ``R`` equals RELION's ``A(rot, t
 """
 
 import math
+import re
 
 import roma
 import torch
@@ -72,7 +73,7 @@ def symmetry_group(name: str) -> Tensor:
     from cryorecon.errors import InputError
 
     kind, digits = name[:1].upper(), name[1:]
-    if kind not in "CD" or not digits.isdigit() or int(digits) < 1:
+    if not re.fullmatch("[CD][1-9][0-9]{0,2}", name.upper()):
         raise InputError(f"symmetry: expected C<n> or D<n> such as C1, C4 or D2, found {name!r}; give one of these")
     fold = int(digits)
     angle = 2 * math.pi * torch.arange(fold, dtype=torch.float64) / fold

@@ -1,8 +1,8 @@
 """The report on this machine's own address alone, with maps decoded on demand at any latent.
 
 Who may read: whoever knows the token in the address, from a page of this server. It listens on 127.0.0.1, looks at the Host
-header (another site's name that is made to point here is refused), answers GET only, and gives out nothing but the report, the
-files below its folder (no links out of it), maps and particle images.
+header (another site's name that is made to point here is refused) and at Origin (so is another site's script), answers GET
+only, and gives out nothing but the report, the files below its folder (no links out of it), maps and particle images.
 """
 
 import hmac
@@ -101,7 +101,7 @@ class ReportServer(ThreadingHTTPServer):
     def pictures(self, query: str) -> bytes:
         """JSON of the images of ``particle=12``: side, count and tiles."""
         text = _only(query, "particle")
-        if not (text.isascii() and text.isdigit() and int(text) < self.particles):
+        if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) < self.particles):
             raise Refused(400, f"expected a particle from 0 to {self.particles - 1}")
         if self.images is None:
             raise Refused(404, "the run's particles are not where they were")
@@ -115,7 +115,7 @@ class ReportServer(ThreadingHTTPServer):
             path = (self.folder / name).resolve()
             if path.is_relative_to(self.folder) and path.is_file():
                 return path
-        except (OSError, ValueError):  # a name too long, a loop of links, a zero byte
+        except (OSError, ValueError, RuntimeError):  # a name too long, a zero byte, a loop of links
             pass
         raise Refused(404, "no such file")
 
@@ -137,13 +137,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer()
         except Refused as refused:
             self._send(f"{refused}\n".encode(), "text/plain; charset=utf-8", refused.status)
-        except ConnectionError:  # the reader has gone
+        except OSError:  # the reader has gone, or takes nothing any more
             self.close_connection = True
 
     def _answer(self) -> None:
-        if self.headers.get("Host") not in self.server.names:
+        names, sites = self.headers.get_all("Host", []), self.headers.get_all("Origin", [])
+        if len(names) != 1 or names[0] not in self.server.names:
             raise Refused(403, "expected this machine's own address in Host")
-        address = urlsplit(self.path)
+        abroad = self.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")  # the same site: another port of 127.0.0.1
+        asked = abroad and self.headers.get("Sec-Fetch-Mode") != "navigate"  # not a link that somebody followed
+        if asked or any(site not in {f"http://{name}" for name in self.server.names} for site in sites):
+            raise Refused(403, "expected a page of this server to ask")
+        try:
+            address = urlsplit(self.path)
+        except ValueError:
+            raise Refused(400, "expected an address") from None
         token, _, name = unquote(address.path).removeprefix("/").partition("/")
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
             raise Refused(404, "not found; the whole address stands in the terminal where serve runs")
@@ -163,7 +171,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _download(self, path: Path) -> None:
-        with path.open("rb") as file:
+        try:
+            file = path.open("rb")
+        except OSError:
+            raise Refused(404, "no such file") from None
+        with file:
             self._head(200, "application/octet-stream", path.stat().st_size, DOWNLOAD)
             self.copy(file)
 

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.data.files import require_file
+from cryorecon.data.arrays import read_array, read_columns, read_npz
 from cryorecon.errors import InputError
 from cryorecon.geometry import rotations
 from cryorecon.geometry.grid import Grid
 from cryorecon.imaging import noise
 from cryorecon.imaging.ctf import Optics, ctf
-from cryorecon.simulation.archive import read_npz
 from cryorecon.simulation.specimen import Renderer, Specimen, renderer
 
 NOISE_IMAGES = 256  # the level of the noise is set by the signal of so many first images
@@ -120,13 +119,11 @@ def noise_spectrum(path: str | Path, grid: Grid) -> Tensor:
     ------
     InputError: the file is absent, or holds no list of positive numbers.
     """
-    path = require_file(path, "noise powers per shell (.txt, .npy) or the word white")
-    try:
-        power = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
-    except ValueError as error:
-        raise InputError(f"{path}: expected one number a line, found something else; give powers per shell") from error
-    if power.ndim != 1 or len(power) < 2 or not np.all(power > 0):
-        raise InputError(f"{path}: expected a list of positive powers, found shape {power.shape}; give one per shell")
+    what = "noise powers per shell (.txt, .npy) or the word white"
+    power = read_array(path, what) if Path(path).suffix == ".npy" else read_columns(path, what)
+    if power.dtype.kind not in "fiu" or power.ndim != 1 or len(power) < 2 or not (np.isfinite(power) & (power > 0)).all():
+        raise InputError(f"{path}: expected a list of positive powers, found others or an array {power.shape} of "
+                         f"{power.dtype}; give one per shell")
     position = np.linspace(0, 1, grid.n_shells)
     return torch.from_numpy(np.interp(position, np.linspace(0, 1, len(power)), power)).float()
 

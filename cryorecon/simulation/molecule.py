@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.data.files import require_file
+from cryorecon.data.arrays import read_npz
+from cryorecon.data.files import is_gzip, require_file, unpack
 from cryorecon.errors import InputError
-from cryorecon.simulation.archive import read_npz
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,12 @@ def load(path: str | Path) -> Molecule:
         return _load_npz(path)
     import gemmi
 
+    raw, kind = unpack(path) if is_gzip(path) else path.read_bytes(), gemmi.CoorFormat
+    endings = {".pdb": kind.Pdb, ".ent": kind.Pdb, ".cif": kind.Mmcif, ".mmcif": kind.Mmcif}
+    form = endings.get(Path(path.name.removesuffix(".gz")).suffix, kind.Detect)
     try:
-        structure = gemmi.read_structure(str(path))
-    except (ValueError, RuntimeError, OSError) as error:
+        structure = gemmi.read_structure_string(raw, format=form)
+    except (ValueError, RuntimeError, OSError, LookupError) as error:
         raise InputError(f"{path}: expected an atomic model (.pdb, .cif), found another file ({error})") from error
     structure.remove_waters()
     structure.remove_hydrogens()
@@ -88,6 +91,8 @@ def load(path: str | Path) -> Molecule:
         counts = ", ".join(str(len(model)) for model in models) or "no model"
         raise InputError(f"{path}: expected models of the same atoms, found {counts} atoms; give one model")
     coordinates = torch.tensor([[position for _, position in model] for model in models])
+    if not bool(coordinates.isfinite().all()):
+        raise InputError(f"{path}: expected finite coordinates, found others; correct or remove these atoms")
     return of_elements(coordinates, [name for name, _ in models[0]]).centred()
 
 
@@ -96,9 +101,15 @@ def _load_npz(path: Path) -> Molecule:
     kind = next((name for name in ("xyz", "ca") if name in arrays), None)
     if kind is None or (kind == "xyz" and "atom" not in arrays):
         raise InputError(f"{path}: expected arrays xyz and atom, or ca, found {sorted(arrays)}; see docs/formats")
-    scaled = arrays[kind] * float(arrays.get("scale", 1.0))
-    names = [str(atom).lstrip("0123456789")[:1] for atom in arrays["atom"]] if kind == "xyz" else None
-    if scaled.ndim != 3 or scaled.shape[2] != 3 or (names is not None and len(names) != scaled.shape[1]):
+    numbers = [arrays[name] for name in (kind, "scale", "state") if name in arrays]
+    if any(array.dtype.kind not in "fiu" or not np.isfinite(array).all() for array in numbers):
+        raise InputError(f"{path}: expected finite numbers in {kind}, scale and state, found others; see docs/formats")
+    scale = np.asarray(arrays.get("scale", 1.0))
+    if scale.size != 1 or ("state" in arrays and len(arrays["state"].reshape(-1)) % max(1, len(arrays[kind]))):
+        raise InputError(f"{path}: expected one scale and a row of state for each of {len(arrays[kind])} states, found others")
+    scaled = arrays[kind] * float(scale.item())
+    names = [str(atom).lstrip("0123456789")[:1] for atom in arrays["atom"].reshape(-1)] if kind == "xyz" else None
+    if scaled.ndim != 3 or scaled.shape[2] != 3 or not scaled.size or (names is not None and len(names) != scaled.shape[1]):
         raise InputError(f"{path}: expected {kind} (states, atoms, 3) and as many atom names, found {scaled.shape}")
     truth = None
     if "state" in arrays:

@@ -40,7 +40,7 @@ from cryorecon.training.first_guess import first_guess, fitted_factor
 from cryorecon.training.fit import fit
 from cryorecon.training.memory import search_room
 from cryorecon.training.network_search import march_for, search_by_network
-from cryorecon.training.run_directory import RunDirectory
+from cryorecon.training.run_directory import RunDirectory, fill
 from cryorecon.volumes.raster import Raster
 from cryorecon.volumes.symmetry import symmetrise
 from cryorecon.volumes.voxel_grid import VoxelGrid
@@ -254,7 +254,7 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
         known = poses_of_particles(stack.poses, stack)
         table = PoseTable(known.rotation.to(grid.device), known.shift.to(grid.device), stack.tilt)
     if saved is not None:
-        table.load_state_dict(saved.pop("table"))
+        fill(table, saved.pop("table", None), "table of poses")
         stage = Stage(**saved | {"maps": saved["maps"].to(grid.device)})
         report("poses", {"passes_done": stage.number})
     elif schedule.plan.local or config.schedule == "network":

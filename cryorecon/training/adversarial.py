@@ -28,7 +28,7 @@ from cryorecon.training import build, provenance
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, fit, stream
 from cryorecon.training.partial_pass import kept, taken_up
-from cryorecon.training.run_directory import RunDirectory
+from cryorecon.training.run_directory import RunDirectory, fill
 from cryorecon.volumes.archetypes import Archetypes
 from cryorecon.volumes.real_space import RealSpace
 
@@ -82,7 +82,7 @@ def train_adversarial(config: RunConfig, directory: RunDirectory, resume: bool, 
         directory.drop_after(state.epoch)
         for group, states in saved["optimisers"].items():
             for optimiser, values in zip(made[group], states, strict=True):
-                optimiser.load_state_dict(values)
+                fill(optimiser, values, "optimiser")
     volume = state.model.volume
     settle = volume.constrain if isinstance(volume, RealSpace) else lambda: None
     game = Game(config.critic_steps, config.penalty, config.critic_held)
@@ -128,12 +128,7 @@ def begin(config: RunConfig, problem: build.Problem, saved: dict[str, Any] | Non
     if saved is not None:
         state.epoch = saved["epoch"]
         for name, part in state.parts().items():
-            try:
-                part.load_state_dict(saved[name])
-            except RuntimeError:
-                raise InputError(f"expected a checkpoint with the {name} that this run's configuration has, found another, of "
-                                 "cryorecon " + str(saved["version"]) + "; go on with the version that made it, or begin anew "
-                                 "in another folder") from None
+            fill(part, saved.get(name), f"{name} (made by cryorecon {saved['version']})")
         return state
     sample = loader.read(torch.arange(min(MEASURED, len(problem.stack))))
     unit = natural_unit(model, sample, soft_sphere(grid.box, 0.25 * grid.box, 1.0, device=grid.device))

@@ -241,6 +241,14 @@ def make_volume(config: RunConfig, grid: Grid, base_limit: float) -> Volume:
     return linear
 
 
+def least_numbers(config: RunConfig, box: int, base_limit: float) -> int:
+    """How many numbers the volume of :func:`make_volume` has at least: a checkpoint of fewer is of another configuration, and
+    nothing need be made to find out."""
+    own = {"mlp": config.layers * config.width**2, "voxels": 0, "density": box**3, "archetypes": config.archetypes * box**3,
+           "conv": config.width**2}[config.volume]
+    return own + 32 * (1 + config.zdim) * int(base_limit) ** 3
+
+
 def assemble(config: RunConfig, grid: Grid, pose: nn.Module, stack: ParticleStack, shape: dict[str, Any]) -> Model:
     """A model of the right shapes, its values still to be set or loaded.
 

@@ -1,13 +1,18 @@
 """What a run is: one frozen table of plain values, written to ``config.yaml``."""
 
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
+from cryorecon.data.files import read_text
 from cryorecon.errors import InputError
+
+MAX_BYTES = 1 << 16  # of a configuration
+NO_YAML = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
+           RecursionError)  # what PyYAML raises for impossible dates and numbers, and for texts that nest
 
 PATHS = ("particles", "poses", "ctf", "ind", "datadir", "tomograms", "mask", "init", "pose_init", "pose_prior", "tilt",
          "ctf_tilt", "background")
@@ -227,21 +232,40 @@ class RunConfig:
         ------
         InputError: no such file, not YAML of plain values, or keys that this version does not know.
         """
+        text = read_text(path, "a run's configuration (is this a run directory?)", MAX_BYTES)
         try:
-            table = yaml.safe_load(Path(path).read_text())
-        except FileNotFoundError:
-            raise InputError(f"{path}: expected a run's configuration, found no file; is this a run "
-                             "directory?") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: expected YAML, found {str(error).splitlines()[0]}") from None
+            table = _Plain(text).get_single_data()
+        except NO_YAML as error:
+            raise InputError(f"{path}: expected YAML, found {(str(error) or type(error).__name__).splitlines()[0]}") from None
         if not isinstance(table, dict) or not isinstance(table.get("run"), dict):
             raise InputError(f"{path}: expected a table 'run', found none; is this a cryorecon run?")
-        known = {f.name for f in fields(RunConfig)}
-        unknown = sorted(set(table["run"]) - known)
+        kinds = get_type_hints(RunConfig)
+        unknown = sorted(map(str, set(table["run"]) - set(kinds)))
         if unknown:
             raise InputError(f"{path}: expected keys of this version, found {', '.join(unknown)}; use the "
                              "version that made it")
+        if "particles" not in table["run"]:
+            raise InputError(f"{path}: expected the particles of the run, found none named; is this a cryorecon run?")
+        for name, value in table["run"].items():
+            if not _fits(value, kinds[name]):
+                raise InputError(f"{path}: {name}: expected {getattr(kinds[name], '__name__', kinds[name])}, found {value!r}")
         try:
             return RunConfig(**table["run"])
-        except TypeError as error:
+        except InputError as error:
             raise InputError(f"{path}: {error}") from None
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML of plain values without aliases, by which a small file may become a large table, or an endless one."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """As ever, but for aliases."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias, which no run writes")
+        return super().compose_node(parent, index)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value of a file is of a field's type; a whole number is a float too, but no truth value."""
+    kinds = get_args(kind) or (kind,)
+    return type(value) in kinds or (type(value) is int and float in kinds and abs(value) < 1 << 63)

@@ -28,7 +28,7 @@ from cryorecon.training.closed_form import Report, images_at_once
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import fit, stream
 from cryorecon.training.inferred import latents
-from cryorecon.training.run_directory import RunDirectory
+from cryorecon.training.run_directory import RunDirectory, fill
 from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.raster import Raster
 
@@ -101,8 +101,8 @@ def search_by_network(config: RunConfig, problem: build.Problem, loader: Loader,
     done = 0
     if saved is not None:
         done = saved["epoch"]
-        model.load_state_dict(saved["model"])
-        optimisers["model"][0].load_state_dict(saved["optimiser"])
+        fill(model, saved["model"], "model")
+        fill(optimisers["model"][0], saved["optimiser"], "optimiser")
     else:
         with all_cores():
             pretrain(model, Drawn(table, config.zdim, generator), objective, loader, optimisers, march.pretrain, config)

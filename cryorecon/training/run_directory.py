@@ -1,11 +1,14 @@
 """The run directory: what is in it, and how it is written so that a kill leaves the last good file."""
 
+import io
 import json
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,16 +18,22 @@ import torch
 import yaml
 
 import cryorecon
-from cryorecon.data.arrays import write_array
-from cryorecon.data.files import atomic_path, exclusive
+from cryorecon.data.arrays import read_numbers, write_array
+from cryorecon.data.files import atomic_path, exclusive, read_records, require_file
+from cryorecon.data.safe_pickle import scan
 from cryorecon.errors import InputError, Stopped
 from cryorecon.training.config import RunConfig
 
 # what a run writes before weights vouch for it
 NOT_A_CHECKPOINT = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
+                    AssertionError, OverflowError, zipfile.BadZipFile,
                     pickle.UnpicklingError)  # what torch.load raises for other files, cut ones and ones that hold code
 BEFORE_CHECKPOINT = ("config.yaml", "run.log", "metrics.jsonl", "consensus.mrc", "half_map_a.mrc", "half_map_b.mrc", "z.0.npy",
                      "z_likelihood.0.npy", "poses.0.star", "poses.0.pkl", "provenance.json")
+
+NAMES = ("collections OrderedDict", "torch._utils _rebuild_tensor_v2")  # that a checkpoint asks for beside its storages
+DEEPEST = 8  # levels of tables and lists in a checkpoint
+MAX_BOX = 1024  # px of a run
 
 MAY_CHANGE = ("epochs", "device")  # of a run that is resumed
 
@@ -54,11 +63,81 @@ def _save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def _load_state(path: Path) -> dict[str, Any]:
+    """A file of tensors in tables and lists, read where it lies (mapped), so that it takes no memory before it is used.
+
+    Raises
+    ------
+    InputError: no such file, or anything in it that is not plain tensors, numbers and words: names that torch itself would
+    look up (some call for any amount of memory), packed members, tensors of more numbers than are stored.
+    """
+    require_file(path, "a checkpoint")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        _check_archive(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except NOT_A_CHECKPOINT as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]  # an EOFError says nothing
         raise InputError(f"{path}: expected a checkpoint of plain tensors, found {said}") from None
+    if not isinstance(state, dict) or not _stored(state, 0):
+        raise InputError(f"{path}: expected a checkpoint of plain tensors, found one that claims more numbers than it stores")
+    return state
+
+
+def _check_archive(path: Path) -> None:
+    """Raise one of :data:`NOT_A_CHECKPOINT` unless this is an archive as torch.save makes it, of plain tensors' names alone."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size for member in members):
+            raise ValueError("packed members, which torch.save does not write")
+        table = next((member for member in members if member.filename.endswith("/data.pkl")), None)
+        if table is None:
+            raise ValueError("an archive without data.pkl")
+        with archive.open(table) as file:
+            names = scan(io.BytesIO(file.read()), table.file_size, frozenset(("BINPERSID",)))
+    strange = sorted(name for name in set(names) if name not in NAMES and not re.fullmatch(r"torch \w+Storage", name))
+    if strange:
+        raise ValueError(f"{strange[0]}, which is no part of a tensor")
+
+
+def _stored(value: Any, depth: int) -> bool:
+    """Whether all tensors of nested tables and lists have as many numbers as lie in the file."""
+    if isinstance(value, torch.Tensor):
+        return value.layout == torch.strided and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return depth < DEEPEST and all(_stored(part, depth + 1) for part in parts)
+
+
+def fill(part: torch.nn.Module | torch.optim.Optimizer, values: Any, what: str, where: str = "") -> None:
+    """Give ``part`` the values of a checkpoint. Raises :class:`InputError`, which ``where`` begins, for those of another
+    ``what``."""
+    try:
+        part.load_state_dict(values)
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{where}expected a checkpoint with the {what} that this run's configuration has, found another "
+                         f"({said}); go on with the version that made it, or begin anew in another folder") from None
+
+
+def _number(least: float, most: float, value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def _vector(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim == 1 and value.is_floating_point()
+
+
+HELD: dict[str, Callable[[Any], bool]] = {  # what every checkpoint holds
+    "version": lambda value: isinstance(value, str),
+    "epoch": lambda value: isinstance(value, int) and _number(0, 1 << 31, value),
+    "model": lambda value: isinstance(value, dict) and all(isinstance(part, torch.Tensor) for part in value.values()),
+    "shape": lambda value: (isinstance(value, dict) and _number(0, MAX_BOX, value.get("base_limit"))
+                            and _number(0, 1 << 20, value.get("atoms"))),
+    "noise": _vector,
+    "scale": _vector,
+    "half": lambda value: isinstance(value, torch.Tensor) and value.ndim == 1,
+    "box": lambda value: isinstance(value, int) and _number(4, MAX_BOX, value),
+    "apix": partial(_number, 1e-3, 1e6),
+    "optimisers": lambda value: isinstance(value, list | dict),
+}
 
 
 class RunDirectory:
@@ -189,8 +268,10 @@ class RunDirectory:
             raise InputError(f"{self.path}: expected one of the epochs {', '.join(map(str, epochs))}, found {epoch}")
         name = self.path / f"weights.{epochs[-1] if epoch is None else epoch}.pt"
         state = _load_state(name)
-        if not isinstance(state, dict) or "model" not in state:
-            raise InputError(f"{name}: expected a cryorecon checkpoint, found something else")
+        for part, fits in HELD.items():
+            if part not in state or not fits(state[part]):
+                found = f"{state[part]!r:.60}" if part in state else "none"
+                raise InputError(f"{name}: expected a cryorecon checkpoint with its {part}, found {found}")
         return state
 
     def save_samples(self, epoch: int, images: np.ndarray) -> None:
@@ -224,13 +305,19 @@ class RunDirectory:
         path = self.path / f"z.{number}.npy"
         if not path.is_file():
             raise InputError(f"{path}: expected latents, found no file; a homogeneous run has none")
-        return np.load(path, allow_pickle=False)
+        return self._latents(path)
 
     def likelihood(self, epoch: int) -> np.ndarray | None:
         """What images say of z, ``(particles, d + d (d + 1) / 2)`` as :meth:`cryorecon.training.inferred.Latents.packed` has
         it; None where the run tells no uncertainty."""
         path = self.path / f"z_likelihood.{epoch}.npy"
-        return np.load(path, allow_pickle=False) if path.is_file() else None
+        return self._latents(path) if path.is_file() else None
+
+    def _latents(self, path: Path) -> np.ndarray:
+        found = read_numbers(path, "latents, a row for each particle")
+        if found.ndim != 2 or 0 in found.shape:
+            raise InputError(f"{path}: expected latents, a row for each particle, found an array of shape {found.shape}")
+        return found
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
@@ -239,26 +326,13 @@ class RunDirectory:
 
     def last_logged(self, name: str) -> float:
         """The number ``name`` of the last line of ``metrics.jsonl``; 0 where there is none."""
-        lines = self._metrics()
-        return float(json.loads(lines[-1]).get(name, 0)) if lines else 0.0
-
-    def _metrics(self, last: float = float("inf")) -> list[str]:
-        """The lines of ``metrics.jsonl`` about passes up to ``last``; what a kill has cut short is none."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-        return [line for line in lines if (epoch := _epoch_of(line)) is not None and epoch <= last]
+        records = read_records(self.path / "metrics.jsonl")
+        value = records[-1].get(name, 0) if records else 0
+        return float(value) if isinstance(value, int | float) else 0.0
 
     def drop_after(self, epoch: int) -> None:
-        """Forget metrics of passes after ``epoch``: a resumed run makes them anew."""
+        """Forget metrics of passes after ``epoch``: a resumed run makes them anew. Lines that a kill cut short go too."""
         path = self.path / "metrics.jsonl"
         if path.is_file():
-            lines = self._metrics(epoch)
-            write_atomically(path, lambda p: p.write_text("".join(f"{line}\n" for line in lines)))
-
-
-def _epoch_of(line: str) -> float | None:
-    """The pass that a line of the metrics is about; None where a kill cut the line short."""
-    try:
-        return float(json.loads(line)["epoch"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-        return None
+            kept = [record for record in read_records(path) if _number(0, epoch, record.get("epoch"))]
+            write_atomically(path, lambda p: p.write_text("".join(f"{json.dumps(record)}\n" for record in kept)))

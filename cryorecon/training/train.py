@@ -38,7 +38,7 @@ from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, anneal, fit, stream
 from cryorecon.training.inferred import latent_posteriors, latents, remember
 from cryorecon.training.partial_pass import kept, taken_up
-from cryorecon.training.run_directory import RunDirectory
+from cryorecon.training.run_directory import RunDirectory, fill
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.symmetry import symmetrise
@@ -89,7 +89,7 @@ def train(config: RunConfig, directory: RunDirectory, resume: bool = False,
     optimisers = build.optimisers(state.model, config.lr)
     if saved is not None and saved["optimisers"]:
         for optimiser, values in zip(optimisers["model"], saved["optimisers"], strict=True):
-            optimiser.load_state_dict(values)
+            fill(optimiser, values, "optimiser")
     limit = config.limit or problem.grid.box / 2
     spent = directory.last_logged("cpu_seconds") if resume else 0.0
     clock = time.process_time() - (spent if saved is None else saved.get("cpu_seconds", spent))
@@ -287,7 +287,7 @@ def restore(config: RunConfig, problem: build.Problem, saved: dict[str, Any]) ->
         problem = replace(problem, stack=stack.with_poses(of_images(table, stack)), found=table)
     pose = build.pose_inference(config, problem)
     model = build.assemble(config, problem.grid, pose, stack, saved["shape"])
-    model.load_state_dict(saved["model"])
+    fill(model, saved["model"], "model")
     return State(model, loader, saved["shape"], saved["noise"], saved["scale"], saved["epoch"])
 
 

@@ -11,7 +11,7 @@ from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid
 from cryorecon.training import build
 from cryorecon.training.config import RunConfig
-from cryorecon.training.run_directory import RunDirectory
+from cryorecon.training.run_directory import RunDirectory, fill
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.symmetry import symmetrise
 
@@ -82,11 +82,22 @@ def load_run(path: str | Path, epoch: int | None = None, device: str = "auto") -
     directory = RunDirectory(path)
     config = directory.config()
     saved = directory.load(epoch)
-    grid = Grid(saved["box"], saved["apix"], build.choose_device(device))
-    volume = build.make_volume(config, grid, saved["shape"]["base_limit"]).to(grid.device)
-    prefix = "volume."
-    volume.load_state_dict({k[len(prefix):]: v for k, v in saved["model"].items() if k.startswith(prefix)})
+    prefix, base_limit = "volume.", saved["shape"]["base_limit"]
+    values = {k[len(prefix):]: v for k, v in saved["model"].items() if k.startswith(prefix)}
+    least, held = build.least_numbers(config, saved["box"], base_limit), sum(value.numel() for value in values.values())
+    if held < least or base_limit > saved["box"] / 2:
+        raise InputError(f"{path}: expected a checkpoint of this configuration, with {least:,} numbers at least in its volume, "
+                         f"found {held:,} and a band of {base_limit:g} px; config.yaml and weights are of different runs")
+    try:
+        grid = Grid(saved["box"], saved["apix"], build.choose_device(device))
+        volume = build.make_volume(config, grid, base_limit).to(grid.device)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    fill(volume, values, "volume", f"{path}: ")
     z: np.ndarray | None = np.zeros((len(saved["scale"]), 0), np.float32)
     if config.zdim:
         z = directory.z(saved["epoch"]) if config.objective == "likelihood" else None
+        if z is not None and z.shape[1] != config.zdim:
+            raise InputError(f"{path}: expected latents of {config.zdim} numbers as in config.yaml, found {z.shape[1]} in "
+                             f"z.{saved['epoch']}.npy")
     return Trained(directory, config, saved["epoch"], grid, volume.eval(), z, saved["shape"].get("found", False))

@@ -19,7 +19,9 @@ CONFIG = RunConfig("/data/p.star", zdim=2, epochs=4, lr=1e-5, beta=None, feature
 
 
 def state(epoch):
-    return {"epoch": epoch, "model": {"w": torch.full((3,), float(epoch))}}
+    return {"version": "0", "epoch": epoch, "model": {"w": torch.full((3,), float(epoch))},
+            "shape": {"base_limit": 0.0, "atoms": 0}, "noise": torch.ones(9), "scale": torch.ones(5),
+            "half": torch.ones(5), "box": 16, "apix": 1.0, "optimisers": []}
 
 
 @pytest.fixture
