@@ -75,9 +75,9 @@ def set_random_state(state: dict[str, Any], *generators: torch.Generator) -> Non
     """Go on from there; with another number of processes than then, each draws from a new stream of its own."""
     cpu, *cuda = state["torch"]
     if len(cpu) == ranks.count():
-        torch.set_rng_state(cpu[ranks.number()])
+        torch.set_rng_state(cpu[ranks.number()].clone())  # of a view PyTorch 2.13 reads the wrong memory
         if cuda and torch.cuda.is_available():
-            torch.cuda.set_rng_state(cuda[0][ranks.number()])
+            torch.cuda.set_rng_state(cuda[0][ranks.number()].clone())
     else:
         torch.manual_seed(ranks.own(int(cpu[0].sum())))
     for generator, values in zip(generators, state["generators"], strict=True):
