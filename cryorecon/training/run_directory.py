@@ -270,7 +270,8 @@ class RunDirectory:
         state = _load_state(name)
         for part, fits in HELD.items():
             if part not in state or not fits(state[part]):
-                found = f"{state[part]!r:.60}" if part in state else "none"
+                value = state.get(part)
+                found = f"{value!r:.60}" if isinstance(value, str | int | float | None) else type(value).__name__
                 raise InputError(f"{name}: expected a cryorecon checkpoint with its {part}, found {found}")
         return state
 
