@@ -1,7 +1,9 @@
 """What every reader and writer needs of the file system: clear errors, bounded reading, atomic writes, room on the disk."""
 
+import errno
 import gzip
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
@@ -116,11 +118,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{path}: expected a folder {path.parent}, found a file of that name") from error
     temporary = path.with_name(f".{path.name}.tmp")
+    if temporary.is_symlink():  # in a stranger's folder it may lead anywhere
+        temporary.unlink()
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add ``text`` to a file's end, of this very file: a link in a stranger's folder may lead anywhere.
+
+    Raises :class:`InputError` for a link.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise InputError(f"{path}: expected a file to add to, found a link; remove it") from None
+    with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+        file.write(text)
 
 
 def free_space(path: str | Path, needed: int) -> None:

@@ -173,6 +173,8 @@ class StackWriter:
         self._sum = self._squares = 0.0
         self._low, self._high = np.inf, -np.inf
         self._image_bytes = box * box * self.dtype.itemsize
+        if self.part.is_symlink():
+            raise InputError(f"{self.part}: expected an unfinished stack or nothing, found a link; remove it")
         if keep:
             self._file = self.part.open("r+b")
             self._file.truncate(HEADER_BYTES + keep * self._image_bytes)
