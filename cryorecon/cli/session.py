@@ -17,7 +17,7 @@ from tqdm import tqdm
 from cryorecon import ranks
 from cryorecon.cli.idle import idle
 from cryorecon.cli.options import configuration, given, spelled
-from cryorecon.data.files import FULL
+from cryorecon.data.files import FULL, append_text
 from cryorecon.errors import InputError, Stopped
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ class Console:
         """One line of the log."""
         if self.log is None:
             return
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+        append_text(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
     def stage(self, name: str, values: dict[str, float]) -> None:
         """A stage before the network."""

@@ -175,7 +175,13 @@ def claimed(path: Path, what: Path) -> int:
     Raises :class:`InputError`, which names ``what``, where another process has it.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            path.unlink()  # in a stranger's folder a link may lead anywhere
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -236,6 +242,21 @@ def tidy(folder: Path) -> None:
                     path.unlink()
             finally:
                 os.close(descriptor)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add ``text`` to a file's end, of this very file: a link in a stranger's folder may lead anywhere.
+
+    Raises :class:`InputError` for a link.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise InputError(f"{path}: expected a file to add to, found a link; remove it") from None
+    with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+        file.write(text)
 
 
 def free_space(path: str | Path, needed: int) -> None:

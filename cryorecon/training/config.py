@@ -11,6 +11,7 @@ from cryorecon.data.files import read_text
 from cryorecon.errors import InputError
 
 MAX_BYTES = 1 << 16  # of a configuration
+DEEPEST = 20  # levels of tables and lists in it
 NO_YAML = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
            RecursionError)  # what PyYAML raises for impossible dates and numbers, and for texts that nest
 
@@ -256,7 +257,23 @@ class RunConfig:
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML of plain values without aliases, by which a small file may become a large table, or an endless one."""
+    """YAML of plain values without aliases, by which a small file may become a large table, or an endless one, and without deep
+    nesting, which takes the square of its depth."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """As ever, but not deep within another."""
+        self._not_deep(self.flow_level)
+        super().fetch_flow_collection_start(token)
+
+    def add_indent(self, column: int) -> bool:
+        """As ever, but not deep within another."""
+        self._not_deep(len(self.indents))
+        return super().add_indent(column)
+
+    @staticmethod
+    def _not_deep(depth: int) -> None:
+        if depth > DEEPEST:
+            raise yaml.YAMLError("tables nested deeply, which no run writes")
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """As ever, but for aliases."""

@@ -19,7 +19,7 @@ import yaml
 
 import cryorecon
 from cryorecon.data.arrays import read_numbers, write_array
-from cryorecon.data.files import atomic_path, exclusive, read_records, require_file
+from cryorecon.data.files import append_text, atomic_path, exclusive, read_records, require_file
 from cryorecon.data.safe_pickle import scan
 from cryorecon.errors import InputError, Stopped
 from cryorecon.training.config import RunConfig
@@ -322,8 +322,7 @@ class RunDirectory:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        append_text(self.path / "metrics.jsonl", json.dumps(record) + "\n")
 
     def last_logged(self, name: str) -> float:
         """The number ``name`` of the last line of ``metrics.jsonl``; 0 where there is none."""

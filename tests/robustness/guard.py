@@ -59,6 +59,7 @@ CHANGES = {
     "os.utime": (0,),
     "shutil.rmtree": (0,),
 }
+ITSELF = ("os.remove", "os.rmdir", "os.mkdir", "os.rename", "os.link", "os.symlink")  # do not follow a link at the end
 MAKERS = (collections.__file__, dataclasses.__file__)  # of classes, by exec; they take no words of files
 
 
@@ -92,7 +93,7 @@ class _Watch:
                 self._outside(event, path)
         elif event in CHANGES:
             for index in CHANGES[event]:
-                self._outside(event, arguments[index])
+                self._outside(event, arguments[index], follow=event not in ITSELF)
         elif event in RUNS_CODE:
             self.seen.append(f"{event} {arguments!r:.200}")
         elif event == "exec":
@@ -102,9 +103,14 @@ class _Watch:
             if not (os.path.isfile(origin) and os.path.realpath(origin).startswith(self.trusted)):
                 self.seen.append(f"exec of {origin!r}")
 
-    def _outside(self, event: str, path: object) -> None:
+    def _outside(self, event: str, path: object, follow: bool = True) -> None:
         if isinstance(path, str | bytes | os.PathLike):
-            place = os.path.realpath(os.fsdecode(path))
+            name = os.path.abspath(os.fsdecode(path))
+            place = (
+                os.path.realpath(name)
+                if follow
+                else os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
+            )
             if place != os.devnull and not f"{place}/".startswith(f"{self.folder}/"):
                 self.seen.append(f"{event} {place!r}, outside")
 

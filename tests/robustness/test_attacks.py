@@ -10,13 +10,18 @@ import pytest
 import torch
 
 from cryorecon.cli.main import main
+from cryorecon.cli.session import Console
+from cryorecon.data.cryodrgn_files import write_poses
 from cryorecon.data.inspect import inspect
 from cryorecon.data.mrc import write_stack, write_volume
+from cryorecon.data.poses import Poses
 from cryorecon.errors import InputError
 from cryorecon.report.chimerax import write_series_script
 from cryorecon.report.page import Section, Table, embedded, write_page
 from cryorecon.report.server import ReportServer
 from cryorecon.report.thumbnails import Thumbnails
+from cryorecon.training.config import RunConfig
+from cryorecon.training.run_directory import RunDirectory
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -267,3 +272,25 @@ def test_no_word_of_a_file_is_obeyed_by_the_terminal(tmp_path, capsys, bad):
     assert said.count("\n") == 1
     write_stack(tmp_path / f"{bad}.mrcs", np.random.default_rng(0).random((3, 8, 8), dtype=np.float32), 1.0)
     assert all(line.isprintable() for line in str(inspect(tmp_path / f"{bad}.mrcs")).splitlines())
+
+
+def test_no_link_in_a_strangers_run_leads_a_writer_out_of_it(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("as it was")
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("metrics.jsonl", "run.log", ".weights.1.pt.tmp", ".config.yaml.tmp", "a.mrcs.part", ".poses.1.pkl.tmp"):
+        (run / name).symlink_to(precious)
+    directory = RunDirectory(run)
+    with pytest.raises(InputError, match="found a link"):
+        directory.log({"epoch": 1})
+    with pytest.raises(InputError, match="found a link"):
+        Console(run / "run.log", 1).note("a line")
+    with pytest.raises(InputError, match="found a link"):
+        write_stack(run / "a.mrcs", np.zeros((1, 8, 8), np.float32), 1.0)
+    directory.write_config(RunConfig("p", zdim=1), ["cryorecon"])
+    directory.save(1, {"epoch": 1}, None)
+    directory.drop_after(0)
+    write_poses(run / "poses.1.pkl", Poses(torch.eye(3)[None], torch.zeros(1, 2)), 8, 1.0)
+    assert precious.read_text() == "as it was"
+    assert not (run / "metrics.jsonl").is_symlink(), "its place was taken by a file"
