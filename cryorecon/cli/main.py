@@ -158,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         if not follows():
             print(f"cryorecon: {one_line(str(stopped))}", file=sys.stderr)
+        return 0
     except KeyboardInterrupt as error:  # a command that knows how to go on says so in the exception
         told, code = ("terminated", TERMINATED) if isinstance(error, Terminated) else ("interrupted", INTERRUPTED)
         print("\n" + ": ".join([f"cryorecon: {told}", *map(str, error.args)]), file=sys.stderr)

@@ -206,8 +206,9 @@ def _digest(value: object, digest: "hashlib._Hash") -> None:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Name and digest of every file below a folder; of logs, configurations and pages, which name places, the name alone."""
-    named = {"run.log", "config.yaml", "report.html", "summary.json"}
+    """Name and digest of every file below a folder; of what names places or times (logs, configurations, pages), the name
+    alone."""
+    named = {"run.log", "config.yaml", "provenance.json", "report.html", "summary.json"}
     return {str(path.relative_to(folder)): "" if path.name in named else contents(path)
             for path in sorted(folder.rglob("*")) if path.is_file()}
 
