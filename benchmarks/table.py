@@ -28,7 +28,7 @@ def section(name: str, folder: Path) -> str:
     made = []
     for path in sorted(folder.glob("*.json")):
         results = common.read_json(path)
-        if results and results["benchmark"] == name:
+        if results and results.get("benchmark") == name:
             code = f" by cryorecon {results['code']}" if "code" in results else ""
             title = f"`{path.name}`, written {results['written'][:10]}{code}."
             made.append(f"{title} {machine_line(results['machine'])}.\n\n{importlib.import_module(name).tables(results)}\n")
