@@ -108,8 +108,9 @@ class Child:
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                return Ended(os.waitstatus_to_exitcode(status), self.log.read_text(errors="replace"),
-                             time.monotonic() - self.began)
+                said = self.log.read_text(errors="replace")
+                self.log.unlink()
+                return Ended(os.waitstatus_to_exitcode(status), said, time.monotonic() - self.began)
             if time.monotonic() > until:
                 os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.005)
@@ -152,7 +153,7 @@ class Case:
             patch()
             return main(argv)
 
-        return Child(action, out.parent / f"{out.name}{time.monotonic_ns()}.log")
+        return Child(action, Path(tempfile.gettempdir()) / f"fault-{os.getpid()}-{time.monotonic_ns()}.log")
 
 
 @dataclass
@@ -396,15 +397,17 @@ def full_disks(case: Case, work: Path, number: int, count: Count) -> None:
     for i in range(number):
         place = work / f"small{i}"
         with small_disk(place, max(8192, int(size * (i + 0.5) / number))):
+            theirs = place / "theirs.log"
+            theirs.touch()
             ended = case.run(place / "out", no_check_of_space)
             complaints = half_files(place / "out")
+            if not theirs.is_file():
+                complaints.append("lost a file beside the folder")
             if ended.code != 2 and ended.code != 0:
                 complaints.append(f"ended with {ended.code}: {ended.said[-1500:]}")
             elif ended.code == 2 and sum("error: " in line for line in ended.said.splitlines()) != 1:
                 complaints.append(f"not one line: {ended.said[-1500:]}")
             _call("mount", "-o", f"remount,size={4 * size}", str(place))
-            for log in place.glob("*.log"):
-                log.unlink()
             complaints += finish(case, place / "out", wanted)
             count.add("disk full", case.name, *complaints)
 
@@ -424,7 +427,7 @@ class Broken:
             if next(reads) < self.after:
                 return real(descriptor, buffers, offset)
             if self.shrinks:
-                os.truncate(descriptor_name(descriptor), max(0, offset + 100))
+                os.truncate(descriptor_name(descriptor), min(os.fstat(descriptor).st_size, offset + 100))  # never longer
                 return real(descriptor, buffers, offset) if os.fstat(descriptor).st_size > offset else 0
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
