@@ -57,7 +57,7 @@ def read_json(path: str | Path, what: str) -> Any:
     try:
         return _parsed(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected {what} as JSON, found something else ({error})") from None
+        raise InputError(f"{path}: expected {what} as JSON, found something else ({error}); is the file damaged?") from None
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -9,13 +9,14 @@ import json
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cryorecon.data.files import atomic_path, free_space, refuse_input
+from cryorecon.data.files import atomic_path, free_space, read_records, refuse_input
 from cryorecon.data.load import PREPARED
 from cryorecon.data.mrc import HEADER_BYTES, StackWriter, part_name
 from cryorecon.data.quality import CLEAR_CONTRAST, check_images, chunk_size, sample_contrast
@@ -198,14 +199,11 @@ def _finished_images(note: Path, key: str, mrcs: Path, number: int, image_bytes:
         part = mrcs  # where a kill came before its star was written, it has its name already, since the last note
         if not part.is_file() or part.stat().st_mtime_ns < note.stat().st_mtime_ns:
             return 0
-    try:
-        state = json.loads(note.read_text())
-    except ValueError:
+    state: dict[str, Any] = next(iter(read_records(note)), {})
+    done = state.get("done")
+    if state.get("key") != key or type(done) is not int or done < 0 or (part == mrcs and done < number):
         return 0
-    if state.get("key") != key or (part == mrcs and state["done"] < number):
-        return 0
-    held = (part.stat().st_size - HEADER_BYTES) // image_bytes
-    return int(min(state["done"], held))
+    return min(done, (part.stat().st_size - HEADER_BYTES) // image_bytes)
 
 
 def _forget(mrcs: Path, note: Path) -> None:

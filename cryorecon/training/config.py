@@ -233,12 +233,8 @@ class RunConfig:
         ------
         InputError: no such file, not YAML of plain values, or keys that this version does not know.
         """
-        text = read_text(path, "a run's configuration (is this a run directory?)", MAX_BYTES)
-        try:
-            table = _Plain(text).get_single_data()
-        except NO_YAML as error:
-            raise InputError(f"{path}: expected YAML, found {(str(error) or type(error).__name__).splitlines()[0]}") from None
-        if not isinstance(table, dict) or not isinstance(table.get("run"), dict):
+        table = read_yaml(path)
+        if not isinstance(table.get("run"), dict):
             raise InputError(f"{path}: expected a table 'run', found none; is this a cryorecon run?")
         kinds = get_type_hints(RunConfig)
         unknown = sorted(map(str, set(table["run"]) - set(kinds)))
@@ -254,6 +250,18 @@ class RunConfig:
             return RunConfig(**table["run"])
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """All tables of a run's ``config.yaml``. Raises :class:`InputError`: no such file, not YAML of plain values."""
+    text = read_text(path, "a run's configuration (is this a run directory?)", MAX_BYTES)
+    try:
+        table = _Plain(text).get_single_data()
+    except NO_YAML as error:
+        raise InputError(f"{path}: expected YAML, found {(str(error) or type(error).__name__).splitlines()[0]}") from None
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: expected a table 'run', found none; is this a cryorecon run?")
+    return table
 
 
 class _Plain(yaml.SafeLoader):

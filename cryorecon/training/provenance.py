@@ -19,16 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 import cryorecon
 from cryorecon import ranks
-from cryorecon.data.files import atomic_path
+from cryorecon.data.files import atomic_path, read_json
 from cryorecon.data.load import load_particles
 from cryorecon.data.source import FileSource
 from cryorecon.data.stack import ParticleStack
 from cryorecon.errors import InputError
-from cryorecon.training.config import PATHS, RunConfig
+from cryorecon.training.config import PATHS, RunConfig, read_yaml
 from cryorecon.training.run_directory import RunDirectory
 
 NAME = "provenance.json"
@@ -89,7 +88,8 @@ def inputs(config: RunConfig, stack: ParticleStack) -> Iterator[Fingerprint]:
             yield fingerprint(path)
     if config.init is not None and Path(config.init).is_dir():
         begun = RunDirectory(config.init)
-        yield from (fingerprint(begun.path / name) for name in ("config.yaml", f"weights.{begun.epochs()[-1]}.pt"))
+        last = begun.epochs()[-1:]  # none: whoever opens the run says so
+        yield from (fingerprint(begun.path / name) for epoch in last for name in ("config.yaml", f"weights.{epoch}.pt"))
     for path in sorted(stacks):
         yield fingerprint(path, max(FEWEST, BLOCKS // len(stacks)))
 
@@ -111,8 +111,8 @@ def record(directory: RunDirectory, config: RunConfig, stack: ParticleStack, res
 def _command(directory: RunDirectory) -> list[str]:
     """What the run was begun or last changed by, as ``config.yaml`` has it."""
     path = directory.path / "config.yaml"
-    head = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    return list(head.get("command", []))
+    head = read_yaml(path).get("command") if path.is_file() else None
+    return [str(word) for word in head] if isinstance(head, list) else []
 
 
 def read(directory: RunDirectory) -> dict[str, Any] | None:
@@ -120,11 +120,17 @@ def read(directory: RunDirectory) -> dict[str, Any] | None:
     path = directory.path / NAME
     if not path.is_file():
         return None
+    found = read_json(path, "where a run comes from")
     try:
-        found = json.loads(path.read_text())
         if not isinstance(found["sessions"], list) or not isinstance(found["inputs"], list):
             raise TypeError("no lists of sessions and inputs")
-        [Fingerprint(**each) for each in found["inputs"]]
+        prints = [Fingerprint(**each) for each in found["inputs"]]
+        if not all(isinstance(one.path, str) and type(one.size) is type(one.blocks) is int and isinstance(one.sha256, str)
+                   and 0 <= one.blocks <= BLOCKS for one in prints):
+            raise TypeError("fingerprints of another form")
+        threads = [session.get("threads") for session in found["sessions"] if isinstance(session, dict)]
+        if not 0 < len(threads) == len(found["sessions"]) or not all(type(n) is int and 0 < n < 1 << 16 for n in threads):
+            raise TypeError("sessions of another form")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: expected where a run comes from, found {error}; is the file damaged?") from None
     return found

@@ -29,7 +29,7 @@ from cryorecon.simulation import images, molecule
 from cryorecon.simulation.experiment import Experiment, ctf_table
 from cryorecon.simulation.motion import flexible
 from cryorecon.simulation.write import write_simulation
-from cryorecon.training import build
+from cryorecon.training import build, provenance
 from cryorecon.training.config import RunConfig
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.training.trained import load_run
@@ -346,6 +346,12 @@ def _resumed(path: Path) -> None:
     directory.last_logged("hours")
 
 
+def _provenance(path: Path) -> None:
+    found = provenance.read(RunDirectory(path.parent))
+    if found is not None:
+        provenance.changed(found["inputs"])
+
+
 def _metrics(path: Path) -> None:
     directory = RunDirectory(path.parent)
     history.read_history(path)
@@ -486,6 +492,7 @@ READERS: tuple[Reader, ...] = (
     Reader("run: weights.N.pt", _run_files, ("checkpoint", "bytes"), ("run/weights.1.pt", "game/weights.1.pt")),
     Reader("run: z.N.npy", _run_files, ("npy", "bytes"), ("run/z.1.npy", "run/z_likelihood.1.npy")),
     Reader("run: resumed", _resumed, ("yaml", "json", "text"), ("run/config.yaml", "run/metrics.jsonl")),
+    Reader("provenance.json", _provenance, ("json", "text", "bytes"), ("run/provenance.json", "game/provenance.json")),
     Reader("metrics.jsonl", _metrics, ("json", "text", "bytes"), ("run/metrics.jsonl", "game/metrics.jsonl")),
     Reader("truth.npz", _true, ("npz", "bytes"), ("sim/truth.npz",)),
     Reader("selection.json", _selected, ("json", "text", "bytes"), ("arrays/lasso.json", "arrays/particles.json")),
