@@ -7,6 +7,7 @@ Ctrl-C is safe: the same command with --resume goes on. With --halves two runs o
 
     cryorecon train_nn particles.star -n 5 --symmetry D2 -o out
     cryorecon eval_fsc out/half_map_a.mrc out/half_map_b.mrc
+    torchrun --standalone --nproc_per_node=2 -m cryorecon train_nn particles.star -o out    # two GPUs, or processes
 """
 
 import argparse

@@ -9,6 +9,7 @@ that never meet (half_1, half_2), their landscapes compared and the gold standar
 
     cryorecon train_vae particles.mrcs --poses poses.pkl --ctf ctf.pkl --zdim 8 -n 25 -o out
     cryorecon analyze out
+    torchrun --standalone --nproc_per_node=2 -m cryorecon train_vae prepared --zdim 8 -o out    # two GPUs, or processes
 """
 
 import argparse
