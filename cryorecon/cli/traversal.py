@@ -49,10 +49,9 @@ def read_latents(args: argparse.Namespace) -> Latents:
     ------
     InputError: none there, another shape, not finite, or ``--vol`` without a run.
     """
-    import numpy as np
-
     from cryorecon.analysis.latent import check_latents
     from cryorecon.data.arrays import read_numbers
+    from cryorecon.data.cryodrgn_files import as_array
     from cryorecon.data.files import require_file
     from cryorecon.data.safe_pickle import load_pickles
 
@@ -69,11 +68,7 @@ def read_latents(args: argparse.Namespace) -> Latents:
         raise InputError(f"{option}: expected the folder of a run, found {args.z}; eval_vol decodes a path later")
     path = require_file(args.z, "latents (.npy, .pkl or a run's folder)")
     if path.suffix == ".pkl":
-        held = load_pickles(path)[0]  # cryoDRGN's second pickle is the variance
-        try:
-            z = np.asarray(held)
-        except (ValueError, OverflowError) as error:
-            raise InputError(f"{path}: expected an array (particles, zdim), found {error}") from error
+        z = as_array(load_pickles(path)[0], path)  # cryoDRGN's second pickle is the variance
     elif path.suffix == ".npy":
         z = read_numbers(path, "latents (particles, zdim)")
     else:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from cryorecon.data import mrc, star_columns
 from cryorecon.data.arrays import read_array, write_array
-from cryorecon.data.cryodrgn_files import write_ctf, write_poses
+from cryorecon.data.cryodrgn_files import as_array, write_ctf, write_poses
 from cryorecon.data.cs import read_table
 from cryorecon.data.files import atomic_path, free_space, refuse_input
 from cryorecon.data.load import read_metadata
@@ -138,9 +138,7 @@ def filter_rows(path: str | Path, rows: np.ndarray, out: str | Path) -> None:
     elif kind in ("mrcs", "mrc"):
         _filter_stack(path, rows, out)
     elif kind == "npy":
-        array = read_array(path, "an array with a row for each particle")
-        _check_rows(path, rows, len(array))
-        write_array(out, array[rows])
+        write_array(out, _rows_of(read_array(path, "an array with a row for each particle"), rows, path))
     elif kind in ("pkl", "ind"):
         dump_pickles(out, *(_rows_of(value, rows, path) for value in load_pickles(path)))
     else:
@@ -183,7 +181,7 @@ def _rows_of(value: Any, rows: np.ndarray, path: Path) -> Any:
     """Rows of an array, or of each array of a tuple."""
     if isinstance(value, tuple):
         return tuple(_rows_of(item, rows, path) for item in value)
-    array = np.asarray(value)
+    array = as_array(value, path)
     if array.ndim == 0:
         raise InputError(f"{path}: expected arrays with a row for each particle, found {type(value).__name__}")
     _check_rows(path, rows, len(array))

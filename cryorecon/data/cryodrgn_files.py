@@ -126,7 +126,7 @@ def read_indices(path: str | Path, n: int | None = None) -> np.ndarray:
     elif path.suffix == ".txt":
         held = read_columns(path, "a list of whole numbers")
     else:
-        held = _as_array(load_pickles(path)[0], path)
+        held = as_array(load_pickles(path)[0], path)
     return checked_indices(held, n, f"{path}: ")
 
 
@@ -189,7 +189,7 @@ def _numbers(value: Any, path: Path, what: str) -> np.ndarray:
     return value.astype(np.float64)
 
 
-def _as_array(value: Any, path: Path) -> np.ndarray:
+def as_array(value: Any, path: Path) -> np.ndarray:
     """A list of a pickle as an array; :class:`InputError` where its parts are no numbers or of unlike lengths."""
     try:
         return np.asarray(value)

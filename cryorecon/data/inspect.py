@@ -9,6 +9,7 @@ import torch
 
 from cryorecon.data import cryodrgn_files, mrc
 from cryorecon.data.arrays import read_array
+from cryorecon.data.cryodrgn_files import as_array
 from cryorecon.data.files import require_file
 from cryorecon.data.load import PREPARED, read_metadata
 from cryorecon.data.metadata import Metadata, resolve
@@ -253,26 +254,28 @@ def _inspect_arrays(path: Path) -> Report:
     """A pickle or .npy: what cryoDRGN would take it for."""
     held = [read_array(path, "an array")] if path.suffix == ".npy" else load_pickles(path)
     parts = held[0] if isinstance(held[0], tuple) and held[0] else (held[0],)
-    array = np.asarray(parts[0])
-    if array.ndim == 3 and array.shape[1:] == (3, 3):
+    array = as_array(parts[0], path)
+    numeric = array.size > 0 and array.dtype.kind in "biuf"
+    if numeric and array.ndim == 3 and array.shape[1:] == (3, 3):
         report = Report(f"{path}: poses (cryoDRGN)")
         report.attempt(lambda: cryodrgn_files.read_poses(path, 1, 1.0))
         defect = rotations.defect(torch.from_numpy(array.astype(np.float64)))
         report.add("rotations", f"{len(array)}, largest deviation from a rotation {float(defect.max()):.2g}")
-        if len(parts) == 2:
-            report.add("shifts", f"up to {np.abs(parts[1]).max():.3g} of the box")
-    elif array.ndim == 2 and array.shape[1] in (8, 9) and (array[:, 0] > 1).all() and (array[:, 5] > 50).all():
+        shift = as_array(parts[1], path) if len(parts) == 2 else np.zeros(0)
+        if shift.size and shift.dtype.kind in "biuf":
+            report.add("shifts", f"up to {np.abs(shift).max():.3g} of the box")
+    elif numeric and array.ndim == 2 and array.shape[1] in (8, 9) and (array[:, 0] > 1).all() and (array[:, 5] > 50).all():
         report = Report(f"{path}: CTF (cryoDRGN)")
         table = report.attempt(lambda: cryodrgn_files.read_ctf(path))
         if table is not None:
             report.add("written for", f"{_span(table.box.numpy())} px at {_span(table.apix.numpy())} Å/px")
             no_images = np.zeros(len(table), np.int64)
             _describe_optics(report, Metadata(path, [], no_images, no_images, optics=table.optics))
-    elif array.ndim == 1 and array.dtype.kind in "iub":
+    elif numeric and array.ndim == 1 and array.dtype.kind in "iub":
         report = Report(f"{path}: indices or labels")
         report.add("values", f"{len(array)}, {array.min()} to {array.max()}, {len(np.unique(array))} different")
     else:
         report = Report(f"{path}: {len(held)} array{'s' if len(held) > 1 else ''}")
-        for value in held:
-            report.add("array", f"{np.asarray(value).dtype} of shape {np.asarray(value).shape}")
+        for value in (as_array(one, path) for one in held):
+            report.add("array", f"{value.dtype} of shape {value.shape}")
     return report

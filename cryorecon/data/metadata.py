@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cryorecon.data.poses import Poses
 from cryorecon.data.source import FileSource
+from cryorecon.data.star_text import numbers_of
 from cryorecon.errors import InputError
 from cryorecon.imaging.ctf import Optics
 
@@ -123,8 +124,8 @@ def image_names(column: np.ndarray, path: Path) -> tuple[list[str], np.ndarray, 
     parts = pd.Series(column, dtype="str").str.partition("@")
     numbered = (parts[1] == "@").to_numpy()
     stack = parts[2].where(numbered, parts[0])
-    number = pd.to_numeric(parts[0].where(numbered, "1"), errors="coerce").to_numpy()
-    bad = np.flatnonzero(~(number >= 1))
+    number = numbers_of(parts[0].where(numbered, "1"))
+    bad = np.flatnonzero(~((number >= 1) & (number < 1 << 53)))
     if len(bad):
         raise InputError(f"{path}: expected image names such as 000001@stack.mrcs, found {column[bad[0]]!r} in row "
                          f"{bad[0] + 1}")

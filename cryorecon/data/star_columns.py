@@ -97,12 +97,10 @@ def require_flat_images(frame: "pd.DataFrame", path: Path) -> None:
 
 def numbers(frame: "pd.DataFrame", name: str, path: Path) -> np.ndarray:
     """A column as float64 ``(N,)``. Raises :class:`InputError` where a value isn't a finite number."""
-    import pandas as pd
-
-    values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    values = star_text.numbers_of(frame[name])
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
-        raise InputError(f"{path}: expected numbers in {name}, found {frame[name].iloc[bad[0]]!r} in row {bad[0] + 1} "
+        raise InputError(f"{path}: expected numbers in {name}, found {frame[name].iloc[bad[0]]!r:.60} in row {bad[0] + 1} "
                          f"({len(bad)} such rows); correct or remove them")
     return values
 

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -129,6 +131,23 @@ def _loop(stream: _Lines, text: frozenset[str]) -> "pd.DataFrame":
         if name not in text and frame[name].dtype.kind not in "iufb":
             frame[name] = _numeric(frame[name])
     return frame
+
+
+def numbers_of(column: "pd.Series") -> np.ndarray:
+    """A column as float64 ``(N,)``: NaN for what is no number, infinity for whole numbers beyond all floats."""
+    import pandas as pd
+
+    try:
+        return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    except OverflowError:  # words of some hundred digits, one by one
+        return np.array([_float(value) for value in column], np.float64)
+
+
+def _float(value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        return float("nan")
 
 
 def _numeric(column: "pd.Series") -> "pd.Series":
