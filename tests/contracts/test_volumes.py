@@ -127,6 +127,8 @@ def test_half_a_turn_in_the_plane_conjugates(named):
 
 def test_gradients_reach_z_and_parameters(named):
     _, volume = named
+    if isinstance(volume, Archetypes):
+        volume.logits.data[::2] = -30.0  # a stay at an archetype has no slope
     z = conformations(volume, 2).requires_grad_()
     volume.slices(poses(2)[:, None], z, slice(None)).abs().square().sum().backward()
     for name, parameter in volume.named_parameters():
