@@ -40,6 +40,8 @@ def main(args: argparse.Namespace) -> None:
     ------
     InputError: files that can't be read; maps that are constant or 0 under the mask; an output over the input.
     """
+    import warnings
+
     import torch
 
     from cryorecon.data.files import refuse_input
@@ -65,6 +67,9 @@ def main(args: argparse.Namespace) -> None:
         print(_describe(found, known))
     left, right, _ = match(density_a, apix_a, density_b, apix_b)
     _require_overlap(args, left, right, mask)
+    if torch.equal(left, right):
+        warnings.warn(f"{args.map_b}: expected another map than {args.map_a}, found the same voxels: their FSC is 1 whatever "
+                      "they show; give the two half maps", stacklevel=2)
     if (len(a), len(b)) != (box, box):
         print(f"compared at {box} px" + (f" of {apix:.4g} Å" if known else ""))
     curves = [fsc.fsc_curve(left, right, mask, mask_name), fsc.cryobench_curve(left, right, mask, mask_name)]

@@ -1,13 +1,15 @@
 """How well each image fits what a run predicts for it."""
 
+import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from cryorecon.data.stack import ParticleStack
-from cryorecon.training import build
+from cryorecon.training import build, provenance
 from cryorecon.training.inferred import inferred
 from cryorecon.training.run_directory import RunDirectory
 from cryorecon.training.train import State, restore
@@ -58,7 +60,10 @@ def image_fits(directory: RunDirectory, epoch: int | None = None, device: str | 
 
 def reopened(directory: RunDirectory, epoch: int | None = None, device: str | None = None,
              stack: ParticleStack | None = None, datadir: str | None = None) -> tuple[build.Problem, State]:
-    """A run with its particles as it was at ``epoch`` (default: the last); arguments and errors as :func:`image_fits`."""
+    """A run with its particles as it was at ``epoch`` (default: the last); arguments and errors as :func:`image_fits`.
+
+    Warns where a file that the run read is there with other contents; one that was moved is no reason to doubt.
+    """
     config = directory.config()
     saved = directory.load(epoch)
     if device is not None:
@@ -66,4 +71,8 @@ def reopened(directory: RunDirectory, epoch: int | None = None, device: str | No
     if datadir is not None:
         config = replace(config, datadir=datadir)
     problem = build.open_data(config, stack)
+    if stack is None and (found := provenance.read(directory)) is not None:
+        told = provenance.changed(entry for entry in found["inputs"] if Path(entry["path"]).is_file())
+        if told is not None:
+            warnings.warn(f"{told}, and what is found of them tells nothing of the run", stacklevel=2)
     return problem, restore(config, problem, saved)

@@ -1,6 +1,7 @@
 """``cryorecon eval_fsc`` from the command line."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -81,16 +82,28 @@ def test_other_grid_and_pose_are_brought_together(tmp_path, capsys) -> None:
 
 
 def test_unknown_pixel_size_warns_and_reports_pixels(pair, capsys) -> None:
-    folder, a, _ = pair
+    folder, a, b = pair
     write_volume(folder / "c.mrc", a.numpy(), 0.0)
+    write_volume(folder / "d.mrc", b.numpy(), 0.0)
     with pytest.warns(UserWarning, match="no pixel size; resolution is in pixels only"):
-        assert main(["eval_fsc", str(folder / "c.mrc"), str(folder / "c.mrc"), "-o", str(folder)]) == 0
+        assert main(["eval_fsc", str(folder / "c.mrc"), str(folder / "d.mrc"), "-o", str(folder)]) == 0
     assert json.loads((folder / "fsc.json").read_text())["resolution"][0]["angstrom"] is None
     with pytest.warns(UserWarning, match="taking the other map's 2 Å"):
-        assert main(["eval_fsc", str(folder / "a.mrc"), str(folder / "c.mrc")]) == 0
+        assert main(["eval_fsc", str(folder / "a.mrc"), str(folder / "d.mrc")]) == 0
     capsys.readouterr()
-    assert main(["eval_fsc", str(folder / "c.mrc"), str(folder / "c.mrc"), "--apix", "1.5"]) == 0
+    assert main(["eval_fsc", str(folder / "c.mrc"), str(folder / "d.mrc"), "--apix", "1.5"]) == 0
     assert "1.5 Å/px" in capsys.readouterr().out
+
+
+def test_a_map_against_itself_is_told(pair, capsys) -> None:
+    folder, a, _ = pair
+    write_volume(folder / "copy.mrc", a.numpy(), 2.0)
+    with pytest.warns(UserWarning, match="copy.mrc: expected another map than .*a.mrc, found the same voxels"):
+        assert main(["eval_fsc", str(folder / "a.mrc"), str(folder / "copy.mrc")]) == 0
+    capsys.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["eval_fsc", str(folder / "a.mrc"), str(folder / "b.mrc")]) == 0
 
 
 def test_nothing_resolved_is_said_and_no_figure_exceeds_the_box(pair, capsys) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from dataclasses import asdict
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from cryorecon.analysis.repeat import compare
 from cryorecon.cli.main import main
 from cryorecon.training import provenance
+from cryorecon.training.evaluate import image_fits
 from cryorecon.training.run_directory import RunDirectory
 
 SMALL = ["--dec-dim", "16", "--dec-layers", "1", "-b", "8", "--device", "cpu"]
@@ -163,3 +165,20 @@ def test_a_large_stack_is_sampled_and_a_small_one_is_not(tmp_path):
     path.write_bytes(b"short")
     assert "expected the 4,195,304 bytes that the run read, found 5" in provenance.changed([asdict(found)])
     assert provenance.fingerprint(path, 16).blocks == 0
+
+
+def test_a_run_judged_after_its_data_changed_says_so(simulated, tmp_path, capsys):
+    shutil.copytree(simulated(2, 60, 20, 1), tmp_path / "data")
+    star, stack = tmp_path / "data/particles.star", tmp_path / "data/particles.mrcs"
+    assert call("train_nn", star, "-n", 0, *SMALL, "-o", tmp_path / "run") == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert call("eval_images", tmp_path / "run", "-o", tmp_path / "fits.csv") == 0
+    shutil.move(stack, tmp_path / "particles.mrcs")  # elsewhere, but the same
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image_fits(RunDirectory(tmp_path / "run"), datadir=str(tmp_path))
+    held = (tmp_path / "particles.mrcs").read_bytes()
+    stack.write_bytes(held[:1024] + held[2624:] + held[1024:2624])  # the same images of 20 px in another order
+    with pytest.warns(UserWarning, match="particles.mrcs: expected the contents that the run read, found others"):
+        assert call("eval_images", tmp_path / "run", "-o", tmp_path / "fits.csv") == 0
