@@ -143,6 +143,12 @@ def test_bad_arguments_are_one_line_and_code_2(stub, capsys):
     assert error.count("\n") == 1
 
 
+def test_an_empty_argument_is_refused(stub, capsys):
+    stub(raises(AssertionError), lambda parser: parser.add_argument("-o", "--outdir"))
+    assert main(["inspect", "-o", ""]) == 2
+    assert "found an empty one; is a variable of the shell not set?" in capsys.readouterr().err
+
+
 def test_options_are_not_guessed_from_their_first_letters(stub, capsys):
     stub(raises(AssertionError), lambda parser: parser.add_argument("--uninvert-data", action="store_true"))
     assert main(["inspect", "--uninvert"]) == 2

@@ -131,6 +131,9 @@ def run(argv: Sequence[str]) -> int:
         parser = _Parser(prog=f"cryorecon {argv[0]}", description=module.__doc__, allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
         module.add_args(parser)
+        if "" in argv:  # a path that is none is the working folder to pathlib
+            raise InputError(f"{argv[0]}: expected a word for each argument, found an empty one; is a variable of the shell "
+                             "not set?")
         args = parser.parse_args(argv[1:])
         keep_freed_blocks()
         return module.main(args) or 0
