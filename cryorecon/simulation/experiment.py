@@ -48,9 +48,9 @@ class Experiment:
     tilt: float | None = None
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.box < 4 or not 0 < self.apix < math.inf:
-            raise InputError("expected a positive number of images, a box of at least 4 px and a positive pixel size, "
-                             f"found {self.n}, {self.box} px and {self.apix:g} Å")
+        if self.n < 1 or self.box < 4 or not 1e-3 <= self.apix <= 1e6:
+            raise InputError("expected a positive number of images, a box of at least 4 px and a pixel size of 0.001 to "
+                             f"1,000,000 Å, found {self.n}, {self.box} px and {self.apix:g} Å")
         b_factor = 0.0 if self.b_factor is None else self.b_factor
         if not all(0 <= value < math.inf for value in (self.snr, self.max_shift, b_factor)):
             raise InputError("expected SNR, largest shift and B-factor of 0 or more, found "

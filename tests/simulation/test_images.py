@@ -135,7 +135,7 @@ def test_bad_tables(tmp_path):
 
 
 def test_an_experiment_that_cannot_be():
-    for wrong in ({"n": 0}, {"snr": -1.0}, {"max_shift": -1.0}, {"b_factor": -5.0}):
+    for wrong in ({"n": 0}, {"snr": -1.0}, {"max_shift": -1.0}, {"b_factor": -5.0}, {"apix": 1e300}, {"apix": 1e-300}):
         with pytest.raises(InputError):
             Experiment(**{"n": 5, "box": 32, "apix": 3.0} | wrong)
     with pytest.raises(InputError, match="box of at least"):
