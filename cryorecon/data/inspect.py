@@ -21,6 +21,7 @@ from cryorecon.errors import InputError, printable
 from cryorecon.geometry import rotations
 
 READ_BYTES = 1 << 30
+UNUSUAL = 10.0  # times the median standard deviation: extracted images of one session differ by a few
 _ORDERS = {"<": "little-endian", ">": "big-endian"}
 
 
@@ -76,6 +77,8 @@ def inspect(path: str | Path, *, datadir: str | Path | None = None, tomograms: s
     report.title = f"{path}: {_kind(path, meta)}"
     _describe_optics(report, meta)
     _describe_poses(report, meta)
+    if (doubled := meta.repeats()) is not None:
+        report.problems.append(doubled)
     if meta.stacks:
         source = report.attempt(lambda: _open(report, meta, datadir))
         if source is not None:
@@ -193,6 +196,7 @@ def _describe_values(report: Report, source: FileSource, limit: int) -> None:
     bad: list[int] = []
     constant: list[int] = []
     scores: list[tuple[float, int]] = []
+    spread = np.zeros(len(chosen))
     step = chunk_size(source.box)
     for start in range(0, len(chosen), step):
         part = chosen[start : start + step]
@@ -202,6 +206,7 @@ def _describe_values(report: Report, source: FileSource, limit: int) -> None:
         bad += part[~finite].tolist()
         constant += part[flat].tolist()
         images = images[finite]
+        spread[start : start + step][finite] = images.std((1, 2), dtype=np.float64)
         if len(images):
             mean += float(images.mean(dtype=np.float64)) * len(images)
             square += float(np.square(images, dtype=np.float64).mean()) * len(images)
@@ -214,6 +219,11 @@ def _describe_values(report: Report, source: FileSource, limit: int) -> None:
     for which, what in ((bad, "NaN or infinite values"), (constant, "one constant value")):
         if which:
             report.problems.append(f"{len(which)} images with {what}, the first number {which[0] + 1}")
+    usual = float(np.median(spread[spread > 0])) if spread.any() else 0.0
+    odd = np.flatnonzero((spread > 0) & ((spread > UNUSUAL * usual) | (spread < usual / UNUSUAL)))
+    if len(odd):
+        report.problems.append(f"{len(odd)} images of which the standard deviation is more than {UNUSUAL:g} times the usual "
+                               f"{usual:.4g} or less than its {UNUSUAL:g}th part, the first number {chosen[odd[0]] + 1}")
     _describe_contrast(report, scores)
 
 

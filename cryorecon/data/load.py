@@ -1,5 +1,6 @@
 """From any particle file to a checked :class:`ParticleStack`."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +44,15 @@ def load_particles(path: PathLike, *, poses: PathLike | None = None, ctf: PathLi
 
     Raises :class:`InputError` for absent or truncated files, counts, boxes or pixel sizes that differ, pixel sizes that
     vary by more than 5 % among images, rotations that are none, indices out of range or repeated, NaN or constant images
-    (a sample is read). Warns where pixel sizes vary by more than 1 % (:mod:`cryorecon.data.pixel_size`), and takes 1
-    Å/px where none is known.
+    (a sample is read). Warns where pixel sizes vary by more than 1 % (:mod:`cryorecon.data.pixel_size`) and where
+    rows name one image again, and takes 1 Å/px where none is known.
     """
     everything = read_metadata(path, datadir=datadir, tomograms=tomograms)
     images = _chosen(everything, ind)
     meta = everything if images is None else everything.select(images)
     source = meta.open(datadir)
+    if (doubled := meta.repeats()) is not None:
+        warnings.warn(doubled, stacklevel=2)
     if meta.box is not None and meta.box != source.box:
         raise InputError(f"{meta.path}: expected images of {meta.box} px, found {source.box} px in "
                          f"{source.headers[0].path}; the star or cs file belongs to another extraction")

@@ -87,6 +87,19 @@ class Metadata:
         factor = torch.as_tensor(apix, dtype=torch.float64).reshape(-1, 1) if self.shift_in_pixels else 1.0
         return Poses.checked(self.rotation, self.shift * factor, str(self.path))
 
+    def repeats(self) -> str | None:
+        """Images that more than one row names, in a line; None where each is named once."""
+        if not self.stacks:
+            return None
+        stack = np.unique(self.stacks, return_inverse=True)[1][self.file_index]
+        order = np.lexsort((self.frame, stack))  # stable: of copies the first row stays first
+        again = order[1:][(np.diff(stack[order]) == 0) & (np.diff(self.frame[order]) == 0)]
+        if len(again) == 0:
+            return None
+        return (f"{self.path}: expected each image once, found {len(again):,} of {len(self):,} rows that name one again, the "
+                f"first row {again.min() + 1}: such an image counts twice, and copies in both half sets make resolutions too "
+                "good; leave them out (filter --ind), unless they are there on purpose, for symmetry say")
+
     def open(self, datadir: str | Path | None = None) -> FileSource:
         """The images. Raises :class:`InputError` as :meth:`FileSource.open` does."""
         if not self.stacks:

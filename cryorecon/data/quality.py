@@ -12,6 +12,7 @@ from cryorecon.imaging.masks import radius_map
 SAMPLE = 64
 CHUNK_PIXELS = 1 << 22
 CLEAR_CONTRAST = 4.0  # standard errors
+LARGEST = 1e15  # of a value, and one over it the least range of an image's values
 
 
 def chunk_size(box: int) -> int:
@@ -28,9 +29,13 @@ def check_sample(stack: ParticleStack, n: int = SAMPLE) -> None:
 
 def check_images(images: np.ndarray, positions: np.ndarray, source: ImageSource) -> None:
     """:class:`InputError` where one of ``images`` ``(n, D, D)``, at these positions of ``source``, is constant or not
-    finite."""
+    finite, or so large or small that float32 doesn't hold sums of its squares."""
     low, high = images.min((1, 2)), images.max((1, 2))
-    for wrong, what in ((~np.isfinite(low + high), "NaN or infinite"), (low == high, "constant")):
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart, finite = high - low, np.isfinite(low) & np.isfinite(high)
+    extreme = (np.maximum(-low, high) > LARGEST) | (apart < 1 / LARGEST)
+    for wrong, what in ((~finite, "NaN or infinite"), (low == high, "constant"),
+                        (extreme, f"too large or small (beyond {LARGEST:g} or all within {1 / LARGEST:g})")):
         if wrong.any():
             first = int(positions[np.flatnonzero(wrong)[0]])
             raise InputError(f"{image_name(source, first)}: expected an image, found {what} values in image "

@@ -85,6 +85,19 @@ def test_defects_of_images_are_named(make_data):
         assert part in text
 
 
+def test_images_of_another_strength_and_repeated_rows_are_named(make_data):
+    data = make_data(9)
+    data.images[4] *= 100
+    data.images[6] /= 100
+    write_stack(data.mrcs, data.images, 2.5)
+    last = data.star.read_text().rstrip().splitlines()[-1]
+    data.star.write_text(data.star.read_text().rstrip() + f"\n{last}\n")
+    text = str(inspect(data.star))
+    assert "2 images of which the standard deviation is more than 10 times the usual" in text
+    assert "the first number 5" in text
+    assert "found 1 of 10 rows that name one again, the first row 10" in text
+
+
 def test_absent_stacks_and_missing_columns_do_not_hide_the_rest(make_data):
     data = make_data(5)
     data.star.write_text(data.star.read_text().replace("rlnVoltage", "rlnOther"))

@@ -149,3 +149,27 @@ def test_images_of_some_particles_are_numbered_anew():
     some = stack.of_particles(np.array([2, 0]))  # ids 7 and 2
     assert some.particle.tolist() == [0, 1, 0, 1]
     assert some.images()[:, 0, 0].tolist() == [0.0, 1.0, 2.0, 4.0]
+
+
+def test_rows_that_name_an_image_again_are_told(make_data):
+    data = make_data(6)
+    rows = [line for line in data.star.read_text().splitlines() if "@" in line]
+    data.star.write_text(data.star.read_text().rstrip() + "\n" + "\n".join(rows[2:4]) + "\n")
+    with pytest.warns(UserWarning, match="found 2 of 8 rows that name one again, the first row 7"):
+        assert len(load_particles(data.star)) == 8
+    assert len(load_particles(data.star, ind=np.arange(6))) == 6  # nothing to warn of
+
+
+def test_a_list_that_names_a_stack_twice_is_told(make_data):
+    data = make_data(3)
+    (data.folder / "list.txt").write_text("images.mrcs\nimages.mrcs\n")
+    with pytest.warns(UserWarning, match="found 3 of 6 rows that name one again, the first row 4"):
+        load_particles(data.folder / "list.txt", apix=2.5)
+
+
+@pytest.mark.parametrize("factor", [1e-20, 1e20])
+def test_images_whose_squares_float32_does_not_hold_are_refused(make_data, factor):
+    data = make_data(3)
+    write_stack(data.mrcs, data.images * np.float32(factor), 2.5)
+    with pytest.raises(InputError, match="found too large or small"):
+        load_particles(data.star)
