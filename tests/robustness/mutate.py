@@ -586,14 +586,27 @@ def npy_fields(rng: random.Random, raw: bytes) -> bytes:
     return _npy(table)
 
 
+def _members(raw: bytes) -> dict[str, bytes]:
+    """Names and contents of an archive, but for very large ones; nothing where it is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            return {info.filename: archive.read(info) for info in archive.infolist() if info.file_size < 1 << 24}
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError, RuntimeError, zlib.error):
+        return {}
+
+
+def _archive(held: dict[str, bytes], packed: int) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", packed) as archive:
+        for name, data in held.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
 @mutation("npz")
 def npz_members(rng: random.Random, raw: bytes) -> bytes:
     """Members replaced by hostile arrays, dropped, or renamed to lead out of the folder."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            held = {info.filename: archive.read(info) for info in archive.infolist() if info.file_size < 1 << 24}
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError, RuntimeError, zlib.error):
-        return raw
+    held = _members(raw)
     if not held:
         return raw
     name = rng.choice([*held])
@@ -619,11 +632,7 @@ def npz_members(rng: random.Random, raw: bytes) -> bytes:
                 )
             )
         }
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for other, data in held.items():
-            archive.writestr(other, data)
-    return out.getvalue()
+    return _archive(held, zipfile.ZIP_DEFLATED)
 
 
 @mutation("npz")
@@ -941,11 +950,7 @@ def checkpoint_values(rng: random.Random, raw: bytes) -> bytes:
 @mutation("checkpoint")
 def checkpoint_zip(rng: random.Random, raw: bytes) -> bytes:
     """Its archive packed anew: members compressed (a bomb), cut, or a pickle of ours in place of its own."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            held = {info.filename: archive.read(info) for info in archive.infolist() if info.file_size < 1 << 24}
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError, RuntimeError, zlib.error):
-        return raw
+    held = _members(raw)
     if not held:
         return raw
     main = next((name for name in held if name.endswith("data.pkl")), "x/data.pkl")
@@ -967,13 +972,7 @@ def checkpoint_zip(rng: random.Random, raw: bytes) -> bytes:
         held[main] = rng.choice((flip_bits, integers, cut, insert))(rng, held[main])
     else:
         held["../../owned"] = b"x"
-    out = io.BytesIO()
-    with zipfile.ZipFile(
-        out, "w", rng.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)) if what > 1 else zipfile.ZIP_DEFLATED
-    ) as archive:
-        for name, data in held.items():
-            archive.writestr(name, data)
-    return out.getvalue()
+    return _archive(held, rng.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)) if what > 1 else zipfile.ZIP_DEFLATED)
 
 
 @mutation("checkpoint")
