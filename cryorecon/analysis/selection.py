@@ -9,7 +9,7 @@ import numpy as np
 
 from cryorecon.data.arrays import read_numbers, write_array
 from cryorecon.data.cryodrgn_files import read_indices
-from cryorecon.data.files import exclusive, read_json
+from cryorecon.data.files import exclusive, read_json, refuse_links
 from cryorecon.errors import InputError
 
 IND = "ind.npy"  # in an analysis's folder: the rows of z that it is of
@@ -23,10 +23,11 @@ def claim(folder: Path, rows: np.ndarray | None = None) -> Iterator[None]:
 
     Raises
     ------
-    InputError: the folder is a run of its own, or another process writes there.
+    InputError: the folder is a run of its own, a folder in it is a link, or another process writes there.
     """
     if (folder / "config.yaml").exists():
         raise InputError(f"{folder}: expected a folder for the analysis, found a run; give another -o")
+    refuse_links(folder)
     with exclusive(folder, (SUMMARY, "report.html", IND)):
         if rows is not None:
             write_array(folder / IND, rows)

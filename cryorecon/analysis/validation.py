@@ -258,15 +258,14 @@ def latent_spread(subject: Subject, still: ParticleStack) -> float | None:
 
 
 def write(folder: Path, found: Validation, facts: dict[str, Any]) -> None:
-    """Write ``validate.json`` (``facts`` first), ``fsc.csv`` and ``fits.csv``."""
+    """Write ``fsc.csv``, ``fits.csv`` and, last, ``validate.json`` (``facts`` first)."""
     report = {**facts, "passed": found.passed, "images": found.images, "particles": found.particles, "apix": found.apix,
               "controls": [asdict(verdict) for verdict in found.verdicts]}
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "validate.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
     frequency = next(iter(found.curves.values())).frequency.tolist()
     columns = [curve.value.tolist() for curve in found.curves.values()]
     rows = ((each, found.apix / each if each else "", *values) for each, *values in zip(frequency, *columns, strict=True))
     names = [name.replace("'", "").replace(",", "").replace(" ", "_") for name in found.curves]
     write_csv(folder / "fsc.csv", ("frequency_per_px", "resolution_angstrom", *names), rows)
     write_csv(folder / "fits.csv", ("images_nats", "noise_nats"), zip(*(each.tolist() for each in found.gains), strict=True))
+    with atomic_path(folder / "validate.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")

@@ -63,6 +63,7 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon import __version__
     from cryorecon.analysis.selection import claim
     from cryorecon.cli.analyze_generated import analyze_generated
+    from cryorecon.data.files import below
     from cryorecon.errors import InputError
     from cryorecon.training.trained import load_run
 
@@ -70,7 +71,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"--Apix: expected a pixel size above 0 Å, found {args.Apix}")
     model = load_run(args.run, args.epoch, args.device)
     epoch, apix = model.epoch, float(model.apix if args.Apix is None else args.Apix)
-    folder = args.outdir if args.outdir is not None else args.run / f"analyze.{epoch}"
+    folder = args.outdir if args.outdir is not None else below(args.run, f"analyze.{epoch}")
     made = {"command": shlex.join(["cryorecon", *sys.argv[1:]]), "run": str(args.run.resolve()), "epoch": str(epoch),
             "pixel size": f"{apix:g} Å", "cryorecon": __version__, "torch": torch.__version__, "numpy": np.__version__}
     if model.config.objective == "adversarial":

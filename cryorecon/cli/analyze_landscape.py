@@ -53,6 +53,7 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.analysis.landscape import Settings
     from cryorecon.analysis.latent import check_latents
     from cryorecon.analysis.selection import claim
+    from cryorecon.data.files import below
     from cryorecon.errors import InputError
     from cryorecon.training.trained import load_run
 
@@ -65,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"--downsample: expected an even box of at most {run.grid.box} px, the run's, found {box}")
     settings = Settings(args.sketch_size, _mask(args.mask, run, box), args.thresh, args.dilate, args.M, args.linkage,
                         args.pc_dim, args.plot_dim, args.seed)
-    folder = args.outdir if args.outdir is not None else args.run / f"landscape.{run.epoch}"
+    folder = args.outdir if args.outdir is not None else below(args.run, f"landscape.{run.epoch}")
     with claim(folder):
         _analyze(args, run, folder, box, settings)
 

@@ -49,6 +49,7 @@ def main(args: argparse.Namespace) -> None:
     """
     from cryorecon.analysis.conformation_scores import judge, summary, write
     from cryorecon.analysis.truth import read_truth
+    from cryorecon.data.files import below
     from cryorecon.errors import InputError
     from cryorecon.report.conformation_plots import cross_conformation, state_curves
     from cryorecon.report.style import save
@@ -67,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
     if kept < len(run.z):
         print(f"{kept:,} of {len(run.z):,} particles: the others' states have no map")
     print(summary(scores))
-    folder = args.run / f"conformation.{run.epoch}" if args.outdir is None else args.outdir
+    folder = below(args.run, f"conformation.{run.epoch}") if args.outdir is None else args.outdir
     facts = {"run": str(args.run), "epoch": run.epoch, "truth": str(args.truth), "mask": str(args.mask) if args.mask else None,
              "box": run.grid.box, "apix": run.apix, "particles_used": kept, "seed": args.seed, "by_maps": args.by_maps,
              "submitted": None if args.submitted is None else [str(path) for path in args.submitted]}

@@ -61,6 +61,7 @@ def _train(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> None:
 def _judge(out: Path) -> None:
     """Compare the halves, say and write what comes out."""
     from cryorecon.analysis.gold_standard import gold_standard, write
+    from cryorecon.data.files import below
     from cryorecon.report import plots
     from cryorecon.report.conformation_plots import halves as landscapes
     from cryorecon.report.style import save
@@ -68,7 +69,8 @@ def _judge(out: Path) -> None:
     from cryorecon.training.trained import load_run
 
     a, b = (load_run(half_folder(out, number)) for number in HALVES)
-    found, folder = gold_standard(a, b, a.config.seed), out / "gold_standard"
+    folder = below(out, "gold_standard")
+    found = gold_standard(a, b, a.config.seed)
     write(folder, found, {"half_1": str(a.directory.path), "half_2": str(b.directory.path), "epochs": [a.epoch, b.epoch],
                           "seed": a.config.seed})
     if found.alignment is not None:

@@ -36,6 +36,7 @@ def main(args: argparse.Namespace) -> int:
 
     from cryorecon.analysis.controls import Subject
     from cryorecon.analysis.validation import validate, write
+    from cryorecon.data.files import below, exclusive
     from cryorecon.errors import InputError
     from cryorecon.objectives.cores import one_core_a_task
     from cryorecon.report.validation_page import write_validation
@@ -44,15 +45,16 @@ def main(args: argparse.Namespace) -> int:
 
     if args.most < 100:
         raise InputError(f"--most: expected at least 100 particles, found {args.most}; fewer tell nothing")
+    folder = below(args.run, "validate") if args.outdir is None else args.outdir
     directory, began = RunDirectory(args.run), time.monotonic()
     problem, state = reopened(directory, args.epoch, args.device, datadir=args.datadir)
     subject = Subject.of(directory.config(), problem, state, args.most)
     print(f"{subject.stack.n_particles:,} of {problem.stack.n_particles:,} particles", file=sys.stderr)
     with one_core_a_task(problem.grid):
         found = validate(subject, print)
-    folder = args.run / "validate" if args.outdir is None else args.outdir
     facts = {"run": str(args.run), "epoch": state.epoch, "seconds": round(time.monotonic() - began, 1)}
-    write(folder, found, facts)
-    page = write_validation(folder, found, facts)
+    with exclusive(folder, ["validate.json"]):
+        page = write_validation(folder, found, facts)
+        write(folder, found, facts)  # validate.json last: where it is, all is
     print(f"{'every control passed' if found.passed else 'FLAGGED'}; wrote {page}, validate.json, fsc.csv, fits.csv")
     return 0 if found.passed else 1

@@ -231,6 +231,27 @@ def exclusive(folder: str | Path, vouching: Iterable[str] = ()) -> Iterator[Path
             each.rmdir()
 
 
+def below(home: str | Path, name: str) -> Path:
+    """``home / name``, where a command puts what it makes of the folder ``home``, which may be a stranger's.
+
+    Raises
+    ------
+    InputError: it is a link, which may lead anywhere.
+    """
+    path = Path(home) / name
+    if path.is_symlink():
+        raise InputError(f"{path}: expected a folder of its own, found a link to {os.readlink(path)}; remove it, or name that "
+                         "folder yourself (-o)")
+    return path
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise :class:`InputError` where a folder below ``folder`` is a link: what is written there would land elsewhere."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            below(path.parent, path.name)
+
+
 def tidy(folder: Path) -> None:
     """Remove temporary files in and below ``folder`` that no living process writes."""
     for path in folder.rglob(f".*{TEMPORARY}"):

@@ -13,6 +13,7 @@ import torch
 from cryorecon import ranks
 from cryorecon.data.arrays import write_array
 from cryorecon.data.cryodrgn_files import read_indices
+from cryorecon.data.files import below
 from cryorecon.data.load import read_metadata
 from cryorecon.errors import InputError
 from cryorecon.training.build import settled_halves
@@ -42,8 +43,8 @@ def split(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
 
 
 def half_folder(outdir: str | Path, number: int) -> Path:
-    """Where the run of a half, 1 or 2, lies."""
-    return Path(outdir) / f"half_{number}"
+    """Where the run of a half, 1 or 2, lies. Raises :class:`InputError` where a link does."""
+    return below(outdir, f"half_{number}")
 
 
 def index_file(outdir: str | Path, number: int) -> Path:

@@ -82,3 +82,22 @@ def test_bad_input_is_one_line(run, capsys, arguments, says) -> None:
 def test_not_a_run(run, tmp_path, capsys) -> None:
     assert main(["analyze", str(tmp_path / "absent")]) == 2
     assert "no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("link", ["analyze.10", "analyze.10/pc1", "analyze.10/a/b"])
+def test_no_linked_folder_in_a_strangers_run_is_written_into(run, tmp_path_factory, capsys, link):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "summary.json").write_text("precious")
+    (run / link).parent.mkdir(parents=True, exist_ok=True)
+    (run / link).symlink_to(elsewhere, target_is_directory=True)
+    assert main(["analyze", str(run), "--skip-vol"]) == 2
+    assert f"{run / link}: expected a folder of its own, found a link to {elsewhere}" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in elsewhere.iterdir()} == {"summary.json": "precious"}
+
+
+def test_a_linked_folder_that_the_user_names_is_his(run, tmp_path_factory):
+    there = tmp_path_factory.mktemp("there")
+    (run / "here").symlink_to(there, target_is_directory=True)
+    with pytest.warns(UserWarning, match="no half maps"):
+        assert main(["analyze", str(run), "--skip-vol", "-o", str(run / "here")]) == 0
+    assert (there / "summary.json").is_file()

@@ -13,7 +13,7 @@ import torch
 from cryorecon.cli.main import main
 from cryorecon.cli.session import Console
 from cryorecon.data.cryodrgn_files import write_poses
-from cryorecon.data.files import exclusive
+from cryorecon.data.files import below, exclusive
 from cryorecon.data.inspect import inspect
 from cryorecon.data.mrc import write_stack, write_volume
 from cryorecon.data.poses import Poses
@@ -299,3 +299,11 @@ def test_no_link_in_a_strangers_run_leads_a_writer_out_of_it(tmp_path):
     write_poses(run / "poses.1.pkl", Poses(torch.eye(3)[None], torch.zeros(1, 2)), 8, 1.0)
     assert precious.read_text() == "as it was"
     assert not (run / "metrics.jsonl").is_symlink(), "its place was taken by a file"
+
+
+@pytest.mark.parametrize("name", ["validate", "half_1", "gold_standard", "conformation.3"])
+def test_what_is_made_below_a_strangers_folder_is_in_no_link(tmp_path, name):
+    assert below(tmp_path, name) == tmp_path / name
+    (tmp_path / name).symlink_to("nowhere", target_is_directory=True)
+    with pytest.raises(InputError, match="found a link to nowhere"):
+        below(tmp_path, name)
