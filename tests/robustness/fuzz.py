@@ -20,6 +20,9 @@ from pathlib import Path
 
 import guard
 import mutate
+import mutate_arrays  # noqa: F401  it enters its mutations
+import mutate_objects  # noqa: F401
+import mutate_text  # noqa: F401
 import readers
 from guard import Outcome
 from readers import Reader, Seed

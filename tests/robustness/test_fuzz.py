@@ -21,7 +21,7 @@ from cryorecon.errors import InputError
 sys.path.insert(0, str(Path(__file__).parent))
 import fuzz
 import guard
-import mutate
+import mutate_arrays
 import readers
 
 SAMPLE = 2  # cases of each reader
@@ -164,7 +164,7 @@ def test_planted_defects_are_caught(tmp_path, read, raw, verdict):
 def test_an_array_of_objects_is_caught_where_a_reader_unpickles_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # it touches a file
     path = tmp_path / "a.npy"
-    path.write_bytes(mutate.npy_objects(None, b""))
+    path.write_bytes(mutate_arrays.npy_objects(None, b""))
     assert guard.watch(lambda: numpy_unpickles(path), tmp_path, 100).verdict == "escape"
     tracemalloc.stop()
 
