@@ -69,9 +69,10 @@ def _repeatable(run: "RunDirectory") -> "RunConfig":
     if not Path(config.particles).exists():
         raise InputError(f"{config.particles}: expected the particles of {run.path}, found none; runs on particles in memory "
                          "are repeated by the call that made them")
-    if done < config.epochs:
+    if done != config.epochs:
         raise InputError(f"{run.path}: expected a finished run, found {max(done, 0)} of {config.epochs} epochs; finish it by "
                          "--resume first")
+    run.load()  # whose settings are config.yaml's, or it raises
     return config
 
 

@@ -51,9 +51,9 @@ def read_text(path: str | Path, what: str, most: int | None = None) -> str:
         raise InputError(f"{path}: expected {what}, found no text (byte {error.start + 1}: {error.reason})") from None
 
 
-def read_json(path: str | Path, what: str) -> Any:
-    """What a JSON file says. Raises :class:`InputError`: no such file, more than 2 MiB, no JSON."""
-    text = read_text(path, what, JSON_BYTES)
+def read_json(path: str | Path, what: str, most: int = JSON_BYTES) -> Any:
+    """What a JSON file says. Raises :class:`InputError`: no such file, more than ``most`` bytes, no JSON."""
+    text = read_text(path, what, most)
     try:
         return _parsed(text)
     except (ValueError, RecursionError) as error:

@@ -34,13 +34,14 @@ from cryorecon.objectives.cores import side_by_side
 from cryorecon.objectives.em import LinearEM
 from cryorecon.objectives.stochastic_em import Annealing, StochasticEM
 from cryorecon.training.build import Problem, first_noise
+from cryorecon.training.checkpoint_file import fill
 from cryorecon.training.closed_form import SEARCHED, Report, images_at_once, resolved_shell
 from cryorecon.training.config import RunConfig
 from cryorecon.training.first_guess import first_guess, fitted_factor
 from cryorecon.training.fit import fit
 from cryorecon.training.memory import search_room
 from cryorecon.training.network_search import march_for, search_by_network
-from cryorecon.training.run_directory import RunDirectory, fill
+from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.raster import Raster
 from cryorecon.volumes.symmetry import symmetrise
 from cryorecon.volumes.voxel_grid import VoxelGrid

@@ -25,10 +25,11 @@ from cryorecon.objectives.adversarial import Adversarial, Game
 from cryorecon.objectives.critic import CRITICS, with_spectral_norms
 from cryorecon.objectives.simulator import Simulator, natural_unit
 from cryorecon.training import build, provenance
+from cryorecon.training.checkpoint_file import fill
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, fit, stream
 from cryorecon.training.partial_pass import kept, taken_up
-from cryorecon.training.run_directory import RunDirectory, fill
+from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.archetypes import Archetypes
 from cryorecon.volumes.real_space import RealSpace
 

@@ -24,11 +24,12 @@ from cryorecon.objectives.cores import all_cores
 from cryorecon.objectives.likelihood import Likelihood, PointSampler
 from cryorecon.objectives.stochastic_em import random_poses
 from cryorecon.training import build
+from cryorecon.training.checkpoint_file import fill
 from cryorecon.training.closed_form import Report, images_at_once
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import fit, stream
 from cryorecon.training.inferred import latents
-from cryorecon.training.run_directory import RunDirectory, fill
+from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.raster import Raster
 

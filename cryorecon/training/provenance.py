@@ -22,15 +22,14 @@ import torch
 
 import cryorecon
 from cryorecon import ranks
-from cryorecon.data.files import atomic_path, read_json
+from cryorecon.data.files import atomic_path
 from cryorecon.data.load import load_particles
 from cryorecon.data.source import FileSource
 from cryorecon.data.stack import ParticleStack
 from cryorecon.errors import InputError
 from cryorecon.training.config import PATHS, RunConfig, read_yaml
-from cryorecon.training.run_directory import RunDirectory
+from cryorecon.training.run_directory import PROVENANCE, RunDirectory
 
-NAME = "provenance.json"
 WHOLE = 1 << 22  # bytes up to which a stack is hashed whole
 BLOCK = 1 << 14  # bytes of a sample
 BLOCKS, FEWEST = 4096, 4  # samples of all stacks together, and of each
@@ -104,7 +103,7 @@ def record(directory: RunDirectory, config: RunConfig, stack: ParticleStack, res
     found = before or {"seed": config.seed, "inputs": [asdict(each) for each in inputs(config, stack)], "sessions": []}
     session = {"began": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": _command(directory), "epochs": config.epochs,
                "device": config.device, **versions()}
-    with atomic_path(directory.path / NAME) as temporary:
+    with atomic_path(directory.path / PROVENANCE) as temporary:
         temporary.write_text(json.dumps(found | {"sessions": [*found["sessions"], session]}, indent=1) + "\n")
 
 
@@ -117,10 +116,10 @@ def _command(directory: RunDirectory) -> list[str]:
 
 def read(directory: RunDirectory) -> dict[str, Any] | None:
     """What ``provenance.json`` holds; None where a run has none. Raises :class:`InputError` for a damaged file."""
-    path = directory.path / NAME
+    path = directory.path / PROVENANCE
     if not path.is_file():
         return None
-    found = read_json(path, "where a run comes from")
+    found = directory.provenance()
     try:
         if not isinstance(found["sessions"], list) or not isinstance(found["inputs"], list):
             raise TypeError("no lists of sessions and inputs")

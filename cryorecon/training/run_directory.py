@@ -1,16 +1,13 @@
 """The run directory: what is in it, and how it is written so that a kill leaves the last good file."""
 
-import io
+import hashlib
 import json
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,20 +16,16 @@ import yaml
 
 import cryorecon
 from cryorecon.data.arrays import read_numbers, write_array
-from cryorecon.data.files import append_text, atomic_path, exclusive, read_records, require_file
-from cryorecon.data.safe_pickle import scan
+from cryorecon.data.files import append_text, atomic_path, exclusive, read_json, read_records
 from cryorecon.errors import InputError, Stopped
-from cryorecon.training.config import RunConfig
+from cryorecon.training.checkpoint_file import load_state, save_state
+from cryorecon.training.config import PATHS, RunConfig
 
+PROVENANCE, PROVENANCE_BYTES = "provenance.json", 1 << 25  # and how long it may be
 # what a run writes before weights vouch for it
-NOT_A_CHECKPOINT = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
-                    AssertionError, OverflowError, zipfile.BadZipFile,
-                    pickle.UnpicklingError)  # what torch.load raises for other files, cut ones and ones that hold code
 BEFORE_CHECKPOINT = ("config.yaml", "run.log", "metrics.jsonl", "consensus.mrc", "half_map_a.mrc", "half_map_b.mrc", "z.0.npy",
-                     "z_likelihood.0.npy", "poses.0.star", "poses.0.pkl", "provenance.json")
+                     "z_likelihood.0.npy", "poses.0.star", "poses.0.pkl", PROVENANCE)
 
-NAMES = ("collections OrderedDict", "torch._utils _rebuild_tensor_v2")  # that a checkpoint asks for beside its storages
-DEEPEST = 8  # levels of tables and lists in a checkpoint
 MAX_BOX = 1024  # px of a run
 
 MAY_CHANGE = ("epochs", "device")  # of a run that is resumed
@@ -44,85 +37,19 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
 
 
-def _save_state(path: Path, state: dict[str, Any]) -> None:
-    failed: list[OSError] = []
-    with path.open("wb") as file:
-        def write(data: bytes) -> int:
-            try:
-                return file.write(data)
-            except OSError as error:
-                failed.append(error)
-                raise
-
-        try:
-            torch.save(state, SimpleNamespace(write=write, flush=file.flush))
-        except (RuntimeError, OSError):
-            if failed:  # torch's own error does not say why
-                raise failed[0] from None
-            raise
-
-
-def _load_state(path: Path) -> dict[str, Any]:
-    """A file of tensors in tables and lists, read where it lies (mapped), so that it takes no memory before it is used.
-
-    Raises
-    ------
-    InputError: no such file, or anything in it that is not plain tensors, numbers and words: names that torch itself would
-    look up (some call for any amount of memory), packed members, tensors of more numbers than are stored.
-    """
-    require_file(path, "a checkpoint")
-    try:
-        _check_archive(path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except NOT_A_CHECKPOINT as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]  # an EOFError says nothing
-        raise InputError(f"{path}: expected a checkpoint of plain tensors, found {said}") from None
-    if not isinstance(state, dict) or not _stored(state, 0):
-        raise InputError(f"{path}: expected a checkpoint of plain tensors, found one that claims more numbers than it stores")
-    return state
-
-
-def _check_archive(path: Path) -> None:
-    """Raise one of :data:`NOT_A_CHECKPOINT` unless this is an archive as torch.save makes it, of plain tensors' names alone."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size for member in members):
-            raise ValueError("packed members, which torch.save does not write")
-        table = next((member for member in members if member.filename.endswith("/data.pkl")), None)
-        if table is None:
-            raise ValueError("an archive without data.pkl")
-        with archive.open(table) as file:
-            names = scan(io.BytesIO(file.read()), table.file_size, frozenset(("BINPERSID",)))
-    strange = sorted(name for name in set(names) if name not in NAMES and not re.fullmatch(r"torch \w+Storage", name))
-    if strange:
-        raise ValueError(f"{strange[0]}, which is no part of a tensor")
-
-
-def _stored(value: Any, depth: int) -> bool:
-    """Whether all tensors of nested tables and lists have as many numbers as lie in the file."""
-    if isinstance(value, torch.Tensor):
-        return value.layout == torch.strided and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return depth < DEEPEST and all(_stored(part, depth + 1) for part in parts)
-
-
-def fill(part: torch.nn.Module | torch.optim.Optimizer, values: Any, what: str, where: str = "") -> None:
-    """Give ``part`` the values of a checkpoint. Raises :class:`InputError`, which ``where`` begins, for those of another
-    ``what``."""
-    try:
-        part.load_state_dict(values)
-    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(f"{where}expected a checkpoint with the {what} that this run's configuration has, found another "
-                         f"({said}); go on with the version that made it, or begin anew in another folder") from None
-
-
 def _number(least: float, most: float, value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 def _vector(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.ndim == 1 and value.is_floating_point()
+
+
+def _digest(array: np.ndarray) -> str:
+    """A hash of an array's numbers and shape, as float32."""
+    digest = hashlib.sha256(repr(array.shape).encode())
+    digest.update(np.ascontiguousarray(array, dtype="<f4").data)
+    return digest.hexdigest()
 
 
 HELD: dict[str, Callable[[Any], bool]] = {  # what every checkpoint holds
@@ -227,11 +154,14 @@ class RunDirectory:
         return sorted(int(match[1]) for match in found if match)
 
     def save(self, epoch: int, state: dict[str, Any], z: np.ndarray | None, likelihood: np.ndarray | None = None) -> None:
-        """A checkpoint: latents and what images say of them first, weights last, so that weights vouch for the rest."""
-        for name, array in ((f"z.{epoch}.npy", z), (f"z_likelihood.{epoch}.npy", likelihood)):
-            if array is not None:
-                write_array(self.path / name, array)
-        write_atomically(self.path / f"weights.{epoch}.pt", lambda p: _save_state(p, state))
+        """A checkpoint: latents and what images say of them first, weights last, so that weights vouch for the rest: they hold
+        the hashes of these arrays, and of which run they are."""
+        beside = {name: array for name, array in ((f"z.{epoch}.npy", z), (f"z_likelihood.{epoch}.npy", likelihood))
+                  if array is not None}
+        for name, array in beside.items():
+            write_array(self.path / name, array)
+        state = state | {"of": self._identity(), "beside": {name: _digest(array) for name, array in beside.items()}}
+        write_atomically(self.path / f"weights.{epoch}.pt", lambda p: save_state(p, state))
         for number in self._numbers("pass"):
             if number <= epoch:
                 (self.path / f"pass.{number}.pt").unlink(missing_ok=True)
@@ -240,7 +170,7 @@ class RunDirectory:
         """What a run that is told to stop has reached in pass ``epoch``, ``pass.N.pt``: a checkpoint's contents, their
         ``epoch`` that of the last whole pass, and ``within`` where the pass has begun. It has no latents, and goes with the
         next checkpoint."""
-        write_atomically(self.path / f"pass.{epoch}.pt", lambda p: _save_state(p, state))
+        write_atomically(self.path / f"pass.{epoch}.pt", lambda p: save_state(p, state | {"of": self._identity()}))
 
     def passes(self) -> list[int]:
         """Numbers of the passes in which the run was stopped since its last checkpoint, ascending."""
@@ -250,7 +180,10 @@ class RunDirectory:
     def load_last(self) -> dict[str, Any] | None:
         """Contents of the last checkpoint, or of :meth:`save_pass` since; None where there are none. Raises as :meth:`load`."""
         if self.passes():
-            return _load_state(self.path / f"pass.{self.passes()[-1]}.pt")
+            path = self.path / f"pass.{self.passes()[-1]}.pt"
+            state = load_state(path)
+            self._require_own(path, state)
+            return state
         return self.load() if self.epochs() else None
 
     def load(self, epoch: int | None = None) -> dict[str, Any]:
@@ -258,7 +191,7 @@ class RunDirectory:
 
         Raises
         ------
-        InputError: there is none, or the file is damaged or not ours.
+        InputError: there is none, or the file is damaged, not ours, or of a run of other settings or data.
         """
         epochs = self.epochs()
         if not epochs:
@@ -267,13 +200,51 @@ class RunDirectory:
         if epoch is not None and epoch not in epochs:
             raise InputError(f"{self.path}: expected one of the epochs {', '.join(map(str, epochs))}, found {epoch}")
         name = self.path / f"weights.{epochs[-1] if epoch is None else epoch}.pt"
-        state = _load_state(name)
+        state = load_state(name)
         for part, fits in HELD.items():
             if part not in state or not fits(state[part]):
                 value = state.get(part)
                 found = f"{value!r:.60}" if isinstance(value, str | int | float | None) else type(value).__name__
                 raise InputError(f"{name}: expected a cryorecon checkpoint with its {part}, found {found}")
+        self._require_own(name, state)
         return state
+
+    def _identity(self) -> dict[str, Any]:
+        """Of which run a checkpoint is: its settings, all but where its files lie and what may change when it is resumed, and
+        a hash of the fingerprints of all files that it reads."""
+        settings = {} if not (self.path / "config.yaml").is_file() else {
+            name: value for name, value in asdict(self.config()).items() if name not in (*PATHS, *MAY_CHANGE)}
+        return {"settings": settings, "data": self._data()}
+
+    def provenance(self) -> Any:
+        """What ``provenance.json`` says, as JSON; None without one. It names each of a run's files, perhaps a stack for each of
+        20,000 micrographs. Raises :class:`InputError` for what is no JSON."""
+        path = self.path / PROVENANCE
+        return read_json(path, "where a run comes from", PROVENANCE_BYTES) if path.is_file() else None
+
+    def _data(self) -> str:
+        """A hash of the fingerprints in ``provenance.json``; empty without it, or without files."""
+        found = self.provenance()
+        inputs = found.get("inputs") if isinstance(found, dict) else None
+        inputs = [each for each in inputs if isinstance(each, dict)] if isinstance(inputs, list) else []
+        prints = sorted(str(each.get("sha256")) for each in inputs)
+        return hashlib.sha256("\n".join(prints).encode()).hexdigest() if prints else ""
+
+    def _require_own(self, path: Path, state: dict[str, Any]) -> None:
+        """Raise :class:`InputError` for a checkpoint of a run of other settings or data than this folder's; one of an older
+        version, or a setting that either version doesn't know, says nothing."""
+        held = state.get("of")
+        if not isinstance(held, dict):
+            return
+        ours, settings = self._identity(), held.get("settings")
+        for name, value in settings.items() if isinstance(settings, dict) else ():
+            if ours["settings"].get(name, value) != value:
+                raise InputError(f"{path}: expected a checkpoint of this run, with {name} {ours['settings'][name]} as in "
+                                 f"config.yaml, found one of a run with {value!r:.60}; put back the file that is this run's")
+        data = held.get("data")
+        if data and ours["data"] and data != ours["data"]:
+            raise InputError(f"{path}: expected a checkpoint of this run's data, as in {PROVENANCE}, found one of a run on "
+                             "others; put back the file that is this run's")
 
     def save_samples(self, epoch: int, images: np.ndarray) -> None:
         """Real and simulated images of a checkpoint, ``samples.<epoch>.npy``; before its weights."""
@@ -289,7 +260,7 @@ class RunDirectory:
 
     def save_stage(self, name: str, state: dict[str, Any]) -> None:
         """What a stage before the first checkpoint has reached: ``stage.<name>.pt``."""
-        write_atomically(self.path / f"stage.{name}.pt", lambda p: _save_state(p, state))
+        write_atomically(self.path / f"stage.{name}.pt", lambda p: save_state(p, state))
 
     def drop_stage(self, name: str) -> None:
         """Forget a stage that led nowhere."""
@@ -298,7 +269,7 @@ class RunDirectory:
     def load_stage(self, name: str) -> dict[str, Any] | None:
         """What a stage had reached, None where it never began. Raises :class:`InputError` for a damaged file."""
         path = self.path / f"stage.{name}.pt"
-        return _load_state(path) if path.is_file() else None
+        return load_state(path) if path.is_file() else None
 
     def z(self, epoch: int | None = None) -> np.ndarray:
         """Latents ``(particles, d)`` of a checkpoint (default: the last)."""
@@ -306,18 +277,23 @@ class RunDirectory:
         path = self.path / f"z.{number}.npy"
         if not path.is_file():
             raise InputError(f"{path}: expected latents, found no file; a homogeneous run has none")
-        return self._latents(path)
+        return self._latents(path, number)
 
     def likelihood(self, epoch: int) -> np.ndarray | None:
         """What images say of z, ``(particles, d + d (d + 1) / 2)`` as :meth:`cryorecon.training.inferred.Latents.packed` has
         it; None where the run tells no uncertainty."""
         path = self.path / f"z_likelihood.{epoch}.npy"
-        return self._latents(path) if path.is_file() else None
+        return self._latents(path, epoch) if path.is_file() else None
 
-    def _latents(self, path: Path) -> np.ndarray:
+    def _latents(self, path: Path, epoch: int | None) -> np.ndarray:
         found = read_numbers(path, "latents, a row for each particle")
         if found.ndim != 2 or 0 in found.shape:
             raise InputError(f"{path}: expected latents, a row for each particle, found an array of shape {found.shape}")
+        beside = self.load(epoch).get("beside") if epoch in self.epochs() else None
+        expected = beside.get(path.name) if isinstance(beside, dict) else None
+        if expected is not None and expected != _digest(found):
+            raise InputError(f"{path}: expected the latents that weights.{epoch}.pt was saved with, found others; put back the "
+                             "file that is this run's")
         return found
 
     def log(self, record: dict[str, Any]) -> None:

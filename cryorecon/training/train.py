@@ -34,11 +34,12 @@ from cryorecon.training import build, closed_form, provenance
 from cryorecon.training.ab_initio import find_poses, schedule_for
 from cryorecon.training.adversarial import train_adversarial
 from cryorecon.training.amortise import fit_encoder
+from cryorecon.training.checkpoint_file import fill
 from cryorecon.training.config import RunConfig
 from cryorecon.training.fit import Record, anneal, fit, stream
 from cryorecon.training.inferred import latent_posteriors, latents, remember
 from cryorecon.training.partial_pass import kept, taken_up
-from cryorecon.training.run_directory import RunDirectory, fill
+from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.fourier_mlp import FourierMLP
 from cryorecon.volumes.symmetry import symmetrise

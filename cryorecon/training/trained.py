@@ -10,8 +10,9 @@ from torch import Tensor
 from cryorecon.errors import InputError
 from cryorecon.geometry.grid import Grid
 from cryorecon.training import build
+from cryorecon.training.checkpoint_file import fill
 from cryorecon.training.config import RunConfig
-from cryorecon.training.run_directory import RunDirectory, fill
+from cryorecon.training.run_directory import RunDirectory
 from cryorecon.volumes.base import Volume
 from cryorecon.volumes.symmetry import symmetrise
 

@@ -95,6 +95,13 @@ def test_what_differs_is_a_number(run, capsys):
     assert 0.999 < float(said.split("correlate ")[1].split(",")[0]) <= 1
 
 
+def test_settings_edited_since_are_told_before_training(run, error_of):
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 7"))
+    assert "with seed 7 as in config.yaml, found one of a run with 0" in error_of("rerun", run)
+    assert not run.with_name("run.again").exists()
+
+
 def test_other_data_are_named(run, particles, tmp_path, error_of):
     folder = tmp_path / "data"
     shutil.copytree(particles.parent, folder)

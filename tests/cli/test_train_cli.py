@@ -305,8 +305,8 @@ def test_resume_with_other_options(known, tmp_path, error_of):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_no_space_left(known, tmp_path, error_of, monkeypatch, epoch):
-    real = run_directory._save_state
-    monkeypatch.setattr(run_directory, "_save_state",
+    real = run_directory.save_state
+    monkeypatch.setattr(run_directory, "save_state",
                         lambda path, state: real(Path("/dev/full") if state["epoch"] == epoch else path, state))
     out = tmp_path / "out"
     said = error_of("train_vae", *known, "--zdim", 1, "-n", 2, "-o", out, *TINY)

@@ -1,6 +1,9 @@
 """The run directory and the configuration in it."""
 
+import json
+import shutil
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +99,73 @@ def test_checkpoints_come_back(run):
     np.testing.assert_array_equal(run.z(0), np.zeros((5, 2)))
     with pytest.raises(InputError, match="expected one of the epochs 0, 2, 10, found 3"):
         run.load(3)
+
+
+def another(tmp_path, data=None, **fields):
+    directory = RunDirectory(tmp_path / "another")
+    directory.start(replace(CONFIG, **fields), ["cryorecon", "train_vae"])
+    if data is not None:
+        (directory.path / "provenance.json").write_text(json.dumps({"inputs": [{"sha256": data}]}))
+    return directory
+
+
+def test_weights_of_another_run_are_told(run, tmp_path):
+    (run.path / "provenance.json").write_text(json.dumps({"inputs": [{"sha256": "aa"}, {"sha256": "bb"}]}))
+    run.save(1, state(1), None)
+    ours = run.path / "weights.1.pt"
+    other = another(tmp_path, seed=3)
+    other.save(1, state(1), None)
+    other.save_pass(2, state(1))
+    shutil.copy(other.path / "weights.1.pt", ours)
+    with pytest.raises(InputError, match=r"weights\.1\.pt: expected a checkpoint of this run, with seed 0 .* found one .* 3"):
+        run.load()
+    shutil.copy(other.path / "pass.2.pt", run.path)
+    with pytest.raises(InputError, match=r"pass\.2\.pt: expected a checkpoint of this run, with seed 0"):
+        run.load_last()
+
+
+def test_weights_of_the_same_settings_on_other_data_are_told(run, tmp_path):
+    (run.path / "provenance.json").write_text(json.dumps({"inputs": [{"sha256": "aa"}]}))
+    other = another(tmp_path, "bb", particles="/elsewhere.star", epochs=9)  # what a run that was moved and resumed has
+    other.save(1, state(1), None)
+    shutil.copy(other.path / "weights.1.pt", run.path)
+    with pytest.raises(InputError, match=r"of this run's data, as in provenance\.json"):
+        run.load()
+    (other.path / "provenance.json").write_text(json.dumps({"inputs": [{"sha256": "aa"}]}))
+    other.save(1, state(1), None)
+    shutil.copy(other.path / "weights.1.pt", run.path)
+    assert run.load()["epoch"] == 1
+
+
+def test_settings_that_a_version_does_not_know_tell_nothing(run):
+    run.save(1, state(1), None)
+    held = torch.load(run.path / "weights.1.pt", weights_only=True)
+    held["of"]["settings"] |= {"of_a_later_version": 5}
+    del held["of"]["settings"]["seed"]
+    torch.save(held, run.path / "weights.1.pt")
+    assert run.load()["epoch"] == 1
+    torch.save(state(1), run.path / "weights.1.pt")  # of a version that wrote none
+    assert run.load()["epoch"] == 1
+
+
+def test_latents_of_another_checkpoint_are_told(run):
+    for epoch in (1, 2):
+        run.save(epoch, state(epoch), np.full((5, 2), epoch, np.float32), np.full((5, 5), epoch, np.float32))
+    for name in ("z", "z_likelihood"):
+        shutil.copy(run.path / f"{name}.1.npy", run.path / f"{name}.2.npy")
+    assert run.z(1).shape == (5, 2)
+    for read in (run.z, run.likelihood):
+        with pytest.raises(InputError, match=r"2\.npy: expected the latents that weights\.2\.pt was saved with, found others"):
+            read(2)
+
+
+def test_a_run_of_very_many_files_knows_them(run):
+    """A stack for each of 20,000 micrographs."""
+    folder = "/data/Extract/job012/Micrographs"
+    inputs = [{"path": f"{folder}/FoilHole_{i:08d}_Fractions.mrcs", "sha256": "0" * 64} for i in range(20_000)]
+    (run.path / "provenance.json").write_text(json.dumps({"inputs": inputs}, indent=1))
+    run.save(1, state(1), None)
+    assert len(run.load()["of"]["data"]) == 64
 
 
 def test_a_checkpoint_that_holds_code_is_not_run(run, tmp_path):
