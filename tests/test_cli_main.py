@@ -196,8 +196,9 @@ sys.exit(main(["inspect"]))
 
 
 def test_ctrl_c_reaches_a_running_command():
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # whatever started the tests ignores it
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(body="print('on', flush=True); import time; time.sleep(60)")],
+        [sys.executable, "-c", CHILD.format(body=f"{heard}; print('on', flush=True); import time; time.sleep(60)")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
     with child:

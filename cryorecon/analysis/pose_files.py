@@ -175,7 +175,7 @@ def common_size(files: Sequence[ImageSize], box: int | None, apix: float | None)
     """
     for name, value in (("-D", box), ("--apix", apix)):
         if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"{name}: expected more than 0, found {value:g}")
+            raise InputError(f"{name}: expected more than 0, and finite, found {value:g}")
     whole = [file for file in files if file.box and file.apix]
     said = replace(whole[0] if whole else files[0],
                    box=next((file.box for file in whole or files if file.box), None),

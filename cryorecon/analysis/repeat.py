@@ -1,5 +1,6 @@
 """Is a run that was repeated the same? Bit by bit, and else by how much its weights, latents and maps differ."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ class Repeat:
     def __str__(self) -> str:
         if self.bits:
             return "same bits: every weight, latent, noise power and contrast"
+        if not math.isfinite(self.weights + self.latents):
+            return "not the same bits: weights or z are of other shapes, so that they can't be compared"
         return (f"not the same bits: maps correlate {self.correlation:.6f}, weights differ by up to {self.weights:.3g} of "
                 f"their root mean square, z by {self.latents:.3g} standard deviations")
 

@@ -43,6 +43,7 @@ from cryorecon.training.inferred import inferred
 CROSSED = 0.143
 FITTED = 1000  # particles that choose their poses
 SURE = 5.0  # standard errors by which images must fit better than noise
+ENOUGH = 1000  # particles of which a control that is not SURE is flagged
 REACH = 2  # shells at which a component's half maps must agree to count
 
 Report = Callable[[str], None]
@@ -50,17 +51,23 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Verdict:
-    """control: its name. passed: None where it has nothing to say. words: why, in a sentence or two. numbers: for the file."""
+    """control: its name. passed: None where it has nothing to say. words: why, in a sentence or two. numbers: for the file.
+    few: it could not tell, of so few particles."""
 
     control: str
     passed: bool | None
     words: str
     numbers: dict[str, Any]
     seconds: float = 0.0
+    few: bool = False
+
+    @property
+    def said(self) -> str:
+        """The verdict in a word or two."""
+        return {True: "passed", False: "FLAGGED", None: "too few particles" if self.few else "not told"}[self.passed]
 
     def __str__(self) -> str:
-        said = {True: "passed", False: "FLAGGED", None: "not told"}[self.passed]
-        return f"{self.control}: {said}. {self.words}"
+        return f"{self.control}: {self.said}. {self.words}"
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,20 @@ class Validation:
 
     @property
     def passed(self) -> bool:
-        """No control is flagged."""
-        return all(verdict.passed is not False for verdict in self.verdicts)
+        """No control is flagged, and none had too few particles."""
+        return all(verdict.passed is not False and not verdict.few for verdict in self.verdicts)
+
+    @property
+    def flagged(self) -> bool:
+        """A control is."""
+        return any(verdict.passed is False for verdict in self.verdicts)
+
+    @property
+    def verdict(self) -> str:
+        """All verdicts in a sentence."""
+        if self.flagged:
+            return "A control is flagged: read it before you believe the maps."
+        return "Every control passed." if self.passed else "None is flagged, but particles are too few for all to be told."
 
 
 def validate(subject: Subject, report: Report = lambda line: None) -> Validation:
@@ -164,20 +183,29 @@ def of_noise(subject: Subject, found: Consensus, mask: Tensor,
     shared, chance = shared_by(curves["noise at the run's poses"], resolved, mask)
     likeness = resolution(curves["noise's map and the run's"], 0.5, apix)
     fit = numbers["standard_errors"] > SURE
+    few = not fit and too_few(numbers["standard_errors"], len(ours))
     if fit:
         words = (f"The run's images fit the map of the other half by {numbers['images']:.1f} nats each, noise by "
                  f"{numbers['control']:.1f} when both may choose their poses ({numbers['standard_errors']:.0f} standard errors "
                  "apart).")
     else:
         words = (f"The run's images fit the map of the other half no better than noise does ({numbers['images']:.1f} and "
-                 f"{numbers['control']:.1f} nats, {numbers['standard_errors']:.1f} standard errors): the map may be noise that "
-                 "was aligned on a reference.")
+                 f"{numbers['control']:.1f} nats, {numbers['standard_errors']:.1f} standard errors): ")
+        words += (f"{len(ours)} particles can't tell a sound map from noise that was aligned on a reference." if few else
+                  "the map may be noise that was aligned on a reference.")
     words += (f" Noise that was aligned on the run's map looks like it up to {likeness.bound}{likeness.angstrom:.3g} Å (FSC "
               "0.5).")
-    if shared >= max(CROSSED, chance):
+    agrees = shared >= max(CROSSED, chance)
+    if agrees:
         words += f" Noise at the run's poses has half maps that share {shared:.2f}: something other than the images agrees."
-    return Verdict("noise", fit and shared < max(CROSSED, chance), words, numbers | {
-        "noise_fsc_at_the_runs_poses": shared, "aligned_noise_like_the_map_A": likeness.angstrom}), (ours, theirs)
+    return Verdict("noise", None if few and not agrees else fit and not agrees, words, numbers | {
+        "noise_fsc_at_the_runs_poses": shared, "aligned_noise_like_the_map_A": likeness.angstrom}, few=few), (ours, theirs)
+
+
+def too_few(standard_errors: float, n: int) -> bool:
+    """Whether a difference of so many standard errors, found of ``n`` particles, may be one of which :data:`ENOUGH` particles
+    would be :data:`SURE`: two standard errors more than was found, and these shrink with the root of the number."""
+    return n < ENOUGH and (standard_errors + 2) * math.sqrt(ENOUGH / n) > SURE
 
 
 def compared(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
@@ -206,9 +234,12 @@ def of_still(subject: Subject, found: Consensus) -> Verdict:
              f"which does not move ({apart:.1f} standard errors apart). " if ours.any() else "No component tells anything. ")
     words += (f"Half sets agree on {agreed['images']} of {config.zdim} components of the run's images, on {agreed['still']} of "
               f"the still molecule, on {agreed['noise']} of noise.")
-    if apart <= SURE:
+    few = apart <= SURE and too_few(apart, len(ours))
+    if few:
+        words += f" {len(ours)} particles can't tell motion from chance."
+    elif apart <= SURE:
         words += " What z shows may be chance."
-    return Verdict("motion", apart > SURE, words, numbers)
+    return Verdict("motion", None if few else apart > SURE, words, numbers, few=few)
 
 
 def moving(subject: Subject, still: Subject, number: int) -> tuple[np.ndarray, np.ndarray]:

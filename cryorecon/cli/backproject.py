@@ -51,6 +51,8 @@ def main(args: argparse.Namespace) -> None:
     if folder.is_file() or (folder / "config.yaml").exists():
         kind = "a file" if folder.is_file() else "a training run, whose half maps these would replace"
         raise InputError(f"{folder}: expected a folder for the maps, found {kind}; give another -o")
+    with exclusive(folder):  # a name that can't be written to, before the work
+        pass
     for line in idle(config, table, searched=False):
         print(f"cryorecon: warning: {line}", file=sys.stderr)
     problem = build.open_data(config)

@@ -17,6 +17,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="output folder of a training run")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".csv or .npz (default: RUN/images.EPOCH.csv)")
     parser.add_argument("--epoch", type=int, metavar="N", help="which checkpoint (default: the last)")
+    parser.add_argument("--datadir", metavar="DIR", help="where the image stacks lie now, if elsewhere")
     parser.add_argument("--device", metavar="NAME", help="where to compute (default: the run's)")
 
 
@@ -39,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     out = args.run / f"images.{epoch}.csv" if args.out is None else args.out
     if out.suffix not in (".csv", ".npz"):
         raise InputError(f"{out}: expected a name that ends with .csv or .npz, found {out.suffix or 'no ending'}")
-    fits = image_fits(directory, epoch, args.device)
+    fits = image_fits(directory, epoch, args.device, datadir=args.datadir)
     image = np.arange(len(fits.energy))
     with atomic_path(out) as temporary:
         if out.suffix == ".npz":

@@ -10,6 +10,7 @@ none of these.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,8 @@ def main(args: argparse.Namespace) -> None:
 
     run = load_run(args.run, args.epoch, args.device)
     z = coordinates(args, run.config.zdim)
+    if (told := beyond(z, run.latents)) is not None:
+        print(f"cryorecon: warning: {told}", file=sys.stderr)
     box = args.downsample or run.grid.box
     if args.downsample is not None and (box % 2 or not 4 <= box <= run.grid.box):
         raise InputError(f"--downsample: expected an even box of at most {run.grid.box} px, the run's, found {box}")
@@ -62,6 +65,9 @@ def main(args: argparse.Namespace) -> None:
 
     def decode(point: np.ndarray) -> torch.Tensor:
         density = run.density(point[None])[0]
+        if not bool(density.isfinite().all()):
+            raise InputError(f"expected coordinates that give a map, found {' '.join(f'{each:g}' for each in point)}, which "
+                             "gives none of finite numbers; take some that particles have")
         if args.flip:
             density = torch.roll(density.flip(0), 1 - run.grid.box % 2, 0)  # the origin, at D // 2, stays
         return resample(density, box, 3)
@@ -70,6 +76,21 @@ def main(args: argparse.Namespace) -> None:
     with exclusive(args.outdir):
         paths = write_series(args.outdir, decode, z, apix, "maps")
     print(f"{len(paths)} maps of {box} px, {apix:.4g} Å/px, epoch {run.epoch}: {args.outdir}")
+
+
+def beyond(z: "np.ndarray", latents: "np.ndarray | None") -> str | None:
+    """What to say of coordinates ``z (n, d)`` that lie farther outside the particles' range than it is wide; of a run that infers
+    none, of alpha outside 0 to 1."""
+    import numpy as np
+
+    low, high = (np.zeros(1), np.ones(1)) if latents is None else (latents.min(0, initial=0), latents.max(0, initial=0))
+    reach = 0 if latents is None else high - low
+    out = np.argwhere((z < low - reach) | (z > high + reach))
+    if not len(out):
+        return None
+    row, column = out[0]
+    return (f"map {row + 1}: coordinate {column + 1} is {z[row, column]:g}, where this run's go from {low[column]:.3g} to "
+            f"{high[column]:.3g}; no image has shown what is so far out")
 
 
 def coordinates(args: argparse.Namespace, zdim: int) -> "np.ndarray":

@@ -3,7 +3,8 @@
 Detail: the run's images with their fine detail replaced by noise are reconstructed in the same way; what half maps still share
 there is overfitting. Noise: images of noise and the run's own choose their poses by one search of the other half's map; images
 that hold the molecule fit it better. Of train_vae: what seems to move in images of a molecule that does not.
-Prints a verdict each; exit code 1 where one is flagged. Writes validate.json, fsc.csv, fits.csv, fsc.png, fits.png and a page.
+Prints a verdict each. Exit code 0: all passed; 1: one is flagged; 3: none is, but particles are too few for one to be told.
+Writes validate.json, fsc.csv, fits.csv, fsc.png, fits.png and a page.
 
     cryorecon validate out
     cryorecon validate out --most 2000 -o controls
@@ -12,6 +13,8 @@ Prints a verdict each; exit code 1 where one is flagged. Writes validate.json, f
 import argparse
 import sys
 from pathlib import Path
+
+FLAGGED, TOO_FEW = 1, 3  # exit codes
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +49,8 @@ def main(args: argparse.Namespace) -> int:
     if args.most < 100:
         raise InputError(f"--most: expected at least 100 particles, found {args.most}; fewer tell nothing")
     folder = below(args.run, "validate") if args.outdir is None else args.outdir
+    with exclusive(folder):  # a name that can't be written to, before the work
+        pass
     directory, began = RunDirectory(args.run), time.monotonic()
     problem, state = reopened(directory, args.epoch, args.device, datadir=args.datadir)
     subject = Subject.of(directory.config(), problem, state, args.most)
@@ -56,5 +61,5 @@ def main(args: argparse.Namespace) -> int:
     with exclusive(folder, ["validate.json"]):
         page = write_validation(folder, found, facts)
         write(folder, found, facts)  # validate.json last: where it is, all is
-    print(f"{'every control passed' if found.passed else 'FLAGGED'}; wrote {page}, validate.json, fsc.csv, fits.csv")
-    return 0 if found.passed else 1
+    print(f"{found.verdict} Wrote {page}, validate.json, fsc.csv, fits.csv")
+    return FLAGGED if found.flagged else 0 if found.passed else TOO_FEW

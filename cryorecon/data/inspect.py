@@ -61,7 +61,12 @@ def inspect(path: str | Path, *, datadir: str | Path | None = None, tomograms: s
     Images up to 1 GB are all read, of more a sample unless ``everything``. Raises :class:`InputError` where there is no
     file or none of a known kind; other defects are the report's ``problems``.
     """
-    path = Path(path) / PREPARED if Path(path).is_dir() else Path(path)
+    path = Path(path)
+    if path.is_dir():
+        if (path / "config.yaml").is_file() and not (path / PREPARED).is_file():
+            raise InputError(f"{path}: expected a file or a folder that preprocess made, found a training run; look at it by "
+                             f"cryorecon analyze {path}")
+        path /= PREPARED
     require_file(path, "a file to look at")
     name = path.name.removesuffix(".gz")
     if name.endswith((".pkl", ".ind", ".npy")):

@@ -20,7 +20,6 @@ FITS = ("Nats that each particle gains on an empty image by the pose it likes be
         "hold the molecule stand apart from noise of their own spectrum; noise that was aligned does not.")
 FILES = {"validate.json": "verdicts and numbers", "fsc.csv": "all curves", "fits.csv": "nats of every particle that was asked",
          "fsc.png, fits.png": "the pictures"}
-WORDS = {True: "passed", False: "FLAGGED", None: "not told"}
 
 
 def write_validation(folder: Path, found: Validation, facts: Mapping[str, Any]) -> Path:
@@ -28,14 +27,13 @@ def write_validation(folder: Path, found: Validation, facts: Mapping[str, Any]) 
     curves = {name: (curve.frequency.numpy(), curve.value.numpy()) for name, curve in found.curves.items()}
     fsc = save(plots.fsc(curves, found.apix, title="Half maps of the run's images and of controls"), folder / "fsc.png")
     drawn = save(fits(*found.gains), folder / "fits.png")
-    rows = [(one.control, WORDS[one.passed], one.words, f"{one.seconds:.0f} s") for one in found.verdicts]
-    verdict = "Every control passed." if found.passed else "A control is flagged: read it before you believe the maps."
+    rows = [(one.control, one.said, one.words, f"{one.seconds:.0f} s") for one in found.verdicts]
     used = f"{found.particles:,} particles, {found.images:,} images"
-    sections = [Section("Verdicts", f"{verdict} By {used}.", tables=[Table(("control", "verdict", "why", "took"), rows)]),
+    sections = [Section("Verdicts", f"{found.verdict} By {used}.", tables=[Table(("control", "verdict", "why", "took"), rows)]),
                 Section("What half maps share", pictures=[Picture(fsc, FSC, 760)]),
                 Section("Do images fit better than noise?", pictures=[Picture(drawn, FITS, 620)]),
                 *ending(folder, FILES, {name: str(value) for name, value in facts.items()} | {"cryorecon": __version__})]
-    return write_page(folder / "validate.html", f"Controls of {Path(str(facts['run'])).name}", verdict, sections,
+    return write_page(folder / "validate.html", f"Controls of {Path(str(facts['run'])).name}", found.verdict, sections,
                       f"cryorecon {__version__}")
 
 

@@ -165,12 +165,13 @@ class RunConfig:
                      "feature_sigma", "restarts", "base_healpy", "nkeptposes", "l_start", "l_end", "search_epochs", "ps_freq",
                      "critic_width", "critic_steps", "critic_lr", "penalty", "archetypes"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}")
+                raise InputError(f"{name}: expected more than 0, and finite, found {getattr(self, name)}")
         if self.limit is not None and not self.limit >= MIN_LIMIT:
             raise InputError(f"limit: expected a band of at least {MIN_LIMIT} Fourier pixels, found {self.limit}")
         for name in ("t_extent", "t_ngrid", "features", "search_memory", "critic_layers"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"{name}: expected more than 0, found {getattr(self, name)}; leave it out for the default")
+                raise InputError(f"{name}: expected more than 0, and finite, found {getattr(self, name)}; leave it out for the "
+                                 "default")
         if self.beta is not None and not 0 <= self.beta < float("inf"):
             raise InputError(f"beta: expected 0 or more, found {self.beta}")
         if not 0 <= self.tied < 1:

@@ -4,6 +4,7 @@ import argparse
 import errno
 import json
 import os
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -276,8 +277,9 @@ def test_starts_that_are_none(known, tmp_path, error_of):
 @pytest.mark.parametrize(("more", "says"), [
     (["--symmetry", "T"], "symmetry: expected C<n> or D<n>"), (["--points", "0"], "points: expected a fraction"),
     (["--lr", "-1"], "lr: expected more than 0"), (["-n", "-1"], "epochs: expected 0 or more"),
-    (["-b", "0"], "--batch-size: expected more than 0"), (["--pe-dim", "0"], "--pe-dim: expected more than 0, found 0"),
-    (["--feat-sigma", "-1"], "--feat-sigma: expected more than 0, found -1"), (["--mask-radius", "0"], "--mask-radius: expec"),
+    (["-b", "0"], "--batch-size: expected more than 0"), (["--pe-dim", "0"], "--pe-dim: expected more than 0"),
+    (["--lr", "inf"], "lr: expected more than 0, and finite, found inf"),
+    (["--feat-sigma", "-1"], "--feat-sigma: expected more than 0"), (["--mask-radius", "0"], "--mask-radius: expec"),
     (["--search-poses", "--refine-poses"], "not allowed with argument"), (["--device", "cuda:9"], "cuda:9"),
     (["--ind", "absent.pkl"], "absent.pkl"),
 ])
@@ -387,6 +389,27 @@ def test_eval_conformation_without_a_truth_of_these_particles(run, tmp_path, err
     np.savez(tmp_path / "truth.npz", state=np.zeros(40, int), coordinate=np.zeros((1, 1)))
     assert "state_00.mrc" in error_of("eval_conformation", run, "--truth", tmp_path / "truth.npz")
     assert not list(run.glob("conformation*"))
+
+
+def test_eval_vol_where_no_image_is(run, tmp_path, capsys):
+    assert main(["eval_vol", str(run), "-z", "0", "0", "-o", str(tmp_path / "a")]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert main(["eval_vol", str(run), "-z", "0", "1e4", "-o", str(tmp_path / "b")]) == 0
+    assert "warning: map 1: coordinate 2 is 10000, where this run's go from" in capsys.readouterr().err
+    assert main(["eval_vol", str(run), "-z", "0", "3e38", "-o", str(tmp_path / "c")]) == 2
+    assert "expected coordinates that give a map" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+def test_eval_images_of_moved_stacks(known, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(Path(known[0]).parent, data)
+    small = ["-n", "0", *TINY[:4], "--device", "cpu"]
+    assert main(["train_nn", str(data / "particles.star"), *small, "-o", str(tmp_path / "run")]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(data / "particles.mrcs", tmp_path / "elsewhere")
+    assert main(["eval_images", str(tmp_path / "run")]) == 2
+    assert main(["eval_images", str(tmp_path / "run"), "--datadir", str(tmp_path / "elsewhere")]) == 0
 
 
 def test_eval_images_of_another_kind(run, tmp_path, error_of):

@@ -85,7 +85,7 @@ def test_a_sound_run_passes(sound, tmp_path, capsys):
     assert [each["control"] for each in held["controls"]] == ["detail", "noise"]
     noise = held["controls"][1]["numbers"]
     assert noise["images"] > noise["control"] + 3
-    assert "every control passed" in capsys.readouterr().out
+    assert "Every control passed." in capsys.readouterr().out
     for name in ("fsc.csv", "fits.csv", "fsc.png", "fits.png", "validate.html"):
         assert (tmp_path / name).is_file()
     assert len(np.loadtxt(tmp_path / "fits.csv", delimiter=",", skiprows=1)) == N
@@ -182,6 +182,35 @@ def test_few_particles_are_drawn(sound):
     assert subject.stack.n_particles == 120
     assert len(subject.scale) == 120 == len(subject.problem.half)
     assert validation.FITTED > 120
+
+
+def test_too_few_particles_are_not_a_verdict(tmp_path, capsys):
+    """Sixty faint images of a molecule: what they gain on noise is nothing sure, and no reason to call the map noise."""
+    experiment = Experiment(60, BOX, 7.0, 0.01, max_shift=1, optics=ctf_table(None))
+    write_simulation(flexible("rigid", 1), experiment, tmp_path / "data")
+    assert call("train_nn", tmp_path / "data/particles.star", *SMALL, "-o", tmp_path / "run") == 0
+    assert call("validate", tmp_path / "run") == 3
+    said = capsys.readouterr().out
+    assert "noise: too few particles." in said
+    assert "60 particles can't tell" in said
+    held = json.loads((tmp_path / "run/validate/validate.json").read_text())
+    assert held["passed"] is False
+    assert held["controls"][1]["few"] is True
+
+
+@pytest.mark.parametrize(("standard_errors", "n", "few"), [
+    (1.9, 60, True), (-1.0, 60, False), (0.5, 300, False), (4.0, 300, True), (4.0, 1000, False), (4.9, 5000, False),
+])
+def test_when_particles_are_too_few(standard_errors, n, few):
+    assert validation.too_few(standard_errors, n) is few
+
+
+def test_a_folder_that_cannot_be_is_told_before_the_work(sound, folder, monkeypatch, error_of):
+    monkeypatch.setattr(validation, "validate", None)
+    (folder / "taken").touch()
+    assert "found a file" in error_of("validate", sound, "-o", folder / "taken")
+    monkeypatch.setattr("cryorecon.training.train.first_map", None)
+    assert "found a file" in error_of("backproject", folder / "rigid/particles.star", "-o", folder / "taken/below")
 
 
 def test_what_cannot_be_validated(sound, folder, tmp_path, error_of):

@@ -172,3 +172,9 @@ def test_real_files(shared_data, name, parts):
 def test_tensor_shapes_do_not_matter_for_plain_arrays(tmp_path):
     np.save(tmp_path / "z.npy", torch.zeros(4, 2).numpy())
     assert "float32 of shape (4, 2)" in str(inspect(tmp_path / "z.npy"))
+
+
+def test_a_training_run_is_no_particles(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(InputError, match=r"found a training run; look at it by cryorecon analyze"):
+        inspect(tmp_path)
