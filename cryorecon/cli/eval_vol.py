@@ -79,8 +79,8 @@ def main(args: argparse.Namespace) -> None:
 
 
 def beyond(z: "np.ndarray", latents: "np.ndarray | None") -> str | None:
-    """What to say of coordinates ``z (n, d)`` that lie farther outside the particles' range than it is wide; of a run that infers
-    none, of alpha outside 0 to 1."""
+    """What to say of coordinates ``z (n, d)`` that lie farther outside the particles' range than it is wide; of a run that
+    infers none, of alpha outside 0 to 1."""
     import numpy as np
 
     low, high = (np.zeros(1), np.ones(1)) if latents is None else (latents.min(0, initial=0), latents.max(0, initial=0))
