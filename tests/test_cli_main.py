@@ -66,7 +66,7 @@ def test_help_lists_every_command_once_under_its_purpose(capsys):
 
 def test_overview_fits_a_screen():
     assert len(overview().splitlines()) <= 48
-    assert max(map(len, overview().splitlines())) <= 110
+    assert max(map(len, overview().splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -81,7 +81,7 @@ def test_each_command_is_a_module_with_help_that_imports_nothing_heavy(name):
     assert done.stdout.startswith(f"usage: cryorecon {name}")
     assert done.stdout.splitlines()[-1] == "heavy:"
     module = importlib.import_module(f"cryorecon.cli.{name}")
-    assert module.__doc__.strip() in done.stdout, "the module's docstring is the help text"
+    assert " ".join(module.__doc__.split()) in " ".join(done.stdout.split()), "the module's docstring is the help text"
     assert f"cryorecon {name}" in module.__doc__, "help shows an example"
 
 

@@ -1,22 +1,23 @@
-"""What a run found, what vouches for it, and a report to look at it
+"""Analyse a run: clusters, states, free energies and paths, what vouches for them, and a report to look at.
 
 Reads RUN/z.N.npy and the weights of the same epoch and writes RUN/analyze.N: maps at the k-means clusters of the latents
 (each at the real particle nearest to its centre), at the states of a Gaussian mixture, along the principal components and along
-ways through the latents; occupancies and free energies with errors; half maps of every cluster's own particles; whether z
+paths through the latents; occupancies and free energies with errors; half maps of every cluster's own particles; whether z
 follows what it should not; pictures, summary.json and a page, report.html, that shows all of it: points to click and to
 lasso, maps that turn.
 
 A run of train_gan infers nothing of any particle; of such a run this writes the maps along alpha (or the one map), how alike
 they are and what shares of alpha that makes, with pictures and a page.
 
-Examples:
     cryorecon analyze out 25 --ksample 12
-    cryorecon analyze out --anchors 17 4031 --skip-half-maps
+    cryorecon analyze out --anchors 17 431 --skip-half-maps
 """
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cryorecon.cli import texts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,25 +32,26 @@ FEWEST = 10  # particles that are analysed
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``cryorecon analyze``."""
-    parser.add_argument("run", type=Path, help="output folder of a training run")
-    parser.add_argument("epoch", type=int, nargs="?", help="epoch (default: the last one saved)")
-    parser.add_argument("-o", "--outdir", type=Path, help="where to write (default: RUN/analyze.EPOCH)")
+    parser.add_argument("run", type=Path, help=texts.RUN)
+    parser.add_argument("epoch", type=int, nargs="?", help=texts.CHECKPOINT)
+    parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="where to write (default: RUN/analyze.EPOCH)")
     parser.add_argument("--ksample", type=int, default=20, metavar="K", help="number of k-means clusters (default: 20)")
     parser.add_argument("--states", type=int, default=10, metavar="K",
                         help="most states of the Gaussian mixture, of which the smallest BIC chooses (default: 10)")
-    parser.add_argument("--pc", type=int, default=2, metavar="N", help="principal components to walk (default: 2)")
+    parser.add_argument("--pc", type=int, default=2, metavar="N",
+                        help="number of principal components to walk along (default: 2)")
     parser.add_argument("--anchors", type=int, nargs="+", metavar="N",
-                        help="particles, from 0, that ways lead through (default: two at the far ends of z)")
-    parser.add_argument("--ind", metavar="FILE", help="some particles alone (.pkl, .npy, .txt: positions in the file that the "
-                        "run was given, as select writes them); numbers in what is written count these, whose rows of z "
-                        "ind.npy keeps; select and serve know it")
-    parser.add_argument("--datadir", metavar="DIR", help="where image stacks lie now (default: where they were in training)")
+                        help="particles, from 0, that the paths lead through (default: two at the far ends of z)")
+    parser.add_argument("--ind", metavar="FILE",
+                        help="look at these particles alone: positions in the file that the run was given, "
+                        "from 0, as select writes them (.pkl, .npy, .txt); numbers in what is written count these")
+    parser.add_argument("--datadir", metavar="DIR", help=texts.DATADIR_NOW)
     parser.add_argument("--Apix", "--apix", type=float, metavar="Å", help="pixel size of the maps (default: the run's)")
     parser.add_argument("--skip-vol", action="store_true", help="decode no maps")
     parser.add_argument("--skip-half-maps", action="store_true", help="don't backproject the clusters' particles")
     parser.add_argument("--umap", action="store_true", help="embed by UMAP too (extra: pip install 'cryorecon[umap]')")
-    parser.add_argument("--device", default="auto", help="where maps are made (default: auto)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help=texts.DEVICE)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help=texts.SEED)
 
 
 def main(args: argparse.Namespace) -> None:

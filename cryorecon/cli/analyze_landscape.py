@@ -1,15 +1,17 @@
-"""Maps of many conformations compared: their components, clusters and free energy
+"""Maps of many conformations compared: their components, clusters and free energy.
 
 Decodes maps at real particles that stand for the latents, smaller than the run's, and compares the maps themselves within a
 mask: distances, principal components (volume PCs), agglomerative clusters (states). Every particle is placed among them.
 Writes RUN/landscape.N: arrays, maps, pictures, ChimeraX scripts, summary.json and a page, index.html.
 
-Example: cryorecon analyze_landscape out 25 -N 300 -M 6 --linkage ward
+    cryorecon analyze_landscape out 25 -N 300 -M 6 --linkage ward
 """
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cryorecon.cli import texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,23 +24,24 @@ BOX = 64
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``cryorecon analyze_landscape``."""
-    parser.add_argument("run", type=Path, help="output folder of a training run")
-    parser.add_argument("epoch", type=int, nargs="?", help="epoch (default: the last one saved)")
-    parser.add_argument("-o", "--outdir", type=Path, help="where to write (default: RUN/landscape.EPOCH)")
-    parser.add_argument("--device", default="auto", help="where maps are decoded (default: auto)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of particles (default: 0)")
+    parser.add_argument("run", type=Path, help=texts.RUN)
+    parser.add_argument("epoch", type=int, nargs="?", help=texts.CHECKPOINT)
+    parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="where to write (default: RUN/landscape.EPOCH)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help=texts.DEVICE)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice of particles (default: 0)")
     maps = parser.add_argument_group("maps")
     maps.add_argument("-N", "--sketch-size", type=int, default=500, metavar="N", help="number of maps (default: 500)")
     maps.add_argument("-d", "--downsample", type=int, metavar="PX",
                       help=f"Fourier-crop the maps to this box (default: {BOX}, or the run's if that is smaller)")
-    maps.add_argument("--mask", type=Path, metavar="MRC", help="where to compare, of the maps' box or the run's")
+    maps.add_argument("--mask", type=Path, metavar="MRC",
+                      help="soft mask where maps are compared, of the maps' box or the run's (default: by --thresh)")
     maps.add_argument("--thresh", type=float, metavar="X",
-                      help="density above which the maps' maximum is within the mask (default: from its rim)")
-    maps.add_argument("--dilate", type=float, default=6, metavar="Å", help="how far that is grown (default: 6)")
+                      help="density above which a voxel of the maps' maximum is within the mask (default: from its rim)")
+    maps.add_argument("--dilate", type=float, default=6, metavar="Å", help="how far the mask is grown from there (default: 6)")
     states = parser.add_argument_group("states and components")
-    states.add_argument("-M", type=int, default=10, help="number of states (default: 10)")
+    states.add_argument("-M", type=int, default=10, metavar="M", help="number of states (default: 10)")
     states.add_argument("--linkage", default="average", choices=("average", "ward", "complete", "single"),
-                        help="how clusters are joined (default: average)")
+                        help="distance between clusters that are joined (default: average)")
     states.add_argument("--pc-dim", type=int, default=20, metavar="N", help="volume PCs to keep (default: 20)")
     states.add_argument("--plot-dim", type=int, default=3, metavar="N", help="volume PCs to walk with maps (default: 3)")
 

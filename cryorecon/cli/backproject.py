@@ -5,7 +5,7 @@ filtered nor masked), fsc.csv and fsc.png, and prints the resolution at FSC 0.14
 met. Noise is measured by shell, contrast by image; tilt series and CTF-premultiplied images are taken as they are.
 
     cryorecon backproject particles.star --symmetry D2 -o consensus
-    cryorecon backproject particles.mrcs --poses poses.pkl --ctf ctf.pkl --mask mask.mrc -o consensus
+    cryorecon backproject particles.mrcs --poses poses.pkl --ctf ctf.pkl -o all
 """
 
 import argparse

@@ -4,7 +4,7 @@ Writes its latents, which eval_vol --zfile reads, and the particle nearest to ea
 a ChimeraX script too. Where no particle lies near the line, a map on it is the decoder's guess: graph_traversal stays with
 the particles.
 
-Example: cryorecon direct_traversal out --anchors 12 340 -n 10 --vol out/line
+    cryorecon direct_traversal out --anchors 12 340 -n 10 --vol out/line
 """
 
 import argparse

@@ -2,23 +2,27 @@
 
 Values stay (nothing is normalised or inverted) and the pixel size is written. `cryorecon preprocess` does more.
 
-    cryorecon downsample particles.star --datadir /data -D 128 -o particles.128.mrcs
+    cryorecon downsample particles.star -D 128 -o particles.128.mrcs
     cryorecon downsample map.mrc --is-vol -D 64 -o map.64.mrc
 """
 
 import argparse
 
+from cryorecon.cli import texts
+
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``downsample``."""
-    parser.add_argument("input", help=".mrcs, .star, .cs or .txt; with --is-vol .mrc")
-    parser.add_argument("-D", "--box", type=int, required=True, metavar="PX", help="new box, even")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".mrcs, or .mrc with --is-vol")
+    parser.add_argument("input", help="images: .mrcs, .star, .cs or .txt (a list of stacks); with --is-vol a map, .mrc")
+    parser.add_argument("-D", "--box", type=int, required=True, metavar="PX",
+                        help="new box, even and no larger than the input's")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="output, .mrcs, or .mrc with --is-vol")
     parser.add_argument("--is-vol", action="store_true", help="the input is a map")
     parser.add_argument("--chunk", type=int, metavar="N",
                         help="write stacks of N images, OUT.0.mrcs and so on, and a list of them, OUT.txt")
-    parser.add_argument("--datadir", metavar="DIR", help="folder of the image stacks")
-    parser.add_argument("--Apix", "--apix", type=float, metavar="Å", dest="apix", help="pixel size of the input stack")
+    parser.add_argument("--datadir", metavar="DIR", help=texts.DATADIR)
+    parser.add_argument("--Apix", "--apix", type=float, metavar="Å", dest="apix",
+                        help="pixel size of the input stack (default: the file's)")
 
 
 def main(args: argparse.Namespace) -> None:

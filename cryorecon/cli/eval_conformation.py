@@ -14,6 +14,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryorecon.cli import texts
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -23,21 +25,26 @@ if TYPE_CHECKING:
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``eval_conformation``."""
-    parser.add_argument("run", type=Path, help="output folder of a training run")
-    parser.add_argument("--truth", type=Path, required=True, metavar="NPZ", help="state (N,) and coordinate (S, q)")
-    parser.add_argument("--maps", type=Path, metavar="DIR", help="the true state_00.mrc ... (default: maps beside the truth)")
-    parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="(default: RUN/conformation.EPOCH)")
-    parser.add_argument("--epoch", type=int, metavar="N", help="which checkpoint (default: the last)")
-    parser.add_argument("--mask", type=Path, metavar="MRC", help="multiplies all maps; on the run's box (default: none)")
-    parser.add_argument("-n", "--images", type=int, default=100, metavar="N", help="images of the per-image FSC (default: 100)")
+    parser.add_argument("run", type=Path, help=texts.RUN)
+    parser.add_argument("--truth", type=Path, required=True, metavar="NPZ",
+                        help="truth.npz of simulate: state (N,) and coordinate (S, q)")
+    parser.add_argument("--maps", type=Path, metavar="DIR",
+                        help="folder of the true state_00.mrc ... (default: maps beside the truth)")
+    parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="where to write (default: RUN/conformation.EPOCH)")
+    parser.add_argument("--epoch", type=int, metavar="N", help=texts.CHECKPOINT)
+    parser.add_argument("--mask", type=Path, metavar="MRC",
+                        help="soft mask that multiplies all maps, on the run's box (default: none)")
+    parser.add_argument("-n", "--images", type=int, default=100, metavar="N",
+                        help="number of images of the per-image FSC (default: 100)")
     parser.add_argument("-k", "--clusters", type=int, default=80, metavar="K", help="maps that stand for the run in the "
                         "challenge's distances and the occupancies (default: 80, the challenge's number)")
-    parser.add_argument("--submitted", type=Path, nargs="+", metavar="MRC", help="these maps instead of cluster maps")
-    parser.add_argument("--populations", type=Path, metavar="TXT", help="of --submitted, one number a line (default: equal)")
+    parser.add_argument("--submitted", type=Path, nargs="+", metavar="MRC", help="judge these maps instead of cluster maps")
+    parser.add_argument("--populations", type=Path, metavar="TXT",
+                        help="populations of --submitted, one number a line (default: equal)")
     parser.add_argument("--by-maps", action="store_true", help="true neighbours are those of the true maps, not of the "
                         "coordinates: for states on a circle or of no order")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of k-means (default: 0)")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="where to compute (default: auto)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of k-means (default: 0)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help=texts.DEVICE)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -1,10 +1,10 @@
-"""Fourier shell correlation of two maps, with resolution
+"""Fourier shell correlation of two maps, with resolution.
 
 Prints the resolution at FSC 0.5 and 0.143 (first crossing) and the area under the curve. Maps of different boxes and
 pixel sizes are brought to the coarser pixel and the smaller extent first; --align searches rotation, shift and hand of
 the first map before that. With -o it writes fsc.csv, fsc.json and fsc.png (and aligned.mrc).
 
-Example: cryorecon eval_fsc half1.mrc half2.mrc --mask mask.mrc -o fsc
+    cryorecon eval_fsc half1.mrc half2.mrc --mask mask.mrc -o fsc
 """
 
 import argparse
@@ -26,11 +26,12 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("map_a", type=Path, help="the map (.mrc, .map, .gz)")
     parser.add_argument("map_b", type=Path, help="the map it is compared with")
     parser.add_argument("--mask", default="none", metavar="FILE|sphere|none",
-                        help="multiplies both maps: a map file on the grid of B, or a soft sphere of 0.42 box radius")
+                        help="multiplies both maps: a map file on the grid of B, or a soft sphere of radius 0.42 of the box "
+                        "(default: none)")
     parser.add_argument("--align", action="store_true", help="search rotation, shift and hand of A first")
-    parser.add_argument("--apix", "--Apix", type=float, metavar="Å", help="pixel size of A, overrides its header")
-    parser.add_argument("--apix-b", type=float, metavar="Å", help="pixel size of B (default: --apix, else its header)")
-    parser.add_argument("-o", "--outdir", type=Path, help="write the curve, numbers and picture here")
+    parser.add_argument("--apix", "--Apix", type=float, metavar="Å", help="pixel size of A (default: its header's)")
+    parser.add_argument("--apix-b", type=float, metavar="Å", help="pixel size of B (default: --apix, else its header's)")
+    parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="write the curve, numbers and picture here")
 
 
 def main(args: argparse.Namespace) -> None:

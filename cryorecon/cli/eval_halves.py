@@ -4,7 +4,7 @@ From each run maps are decoded at particles drawn from its latents, in two draws
 that the latents' own coordinates do not matter. Prints the Wasserstein distance between the two landscapes beside that of
 two draws of one run (the floor) and that of a run to its mean map (the ceiling), where between them it lies (0: as one, 1: no
 better than no motion), and the resolution to which mean maps and motion agree. Where both runs saw the same particles, how
-well the latents of one foretell those of the other. Train the two on halves of the particles by --ind. Runs that searched
+well the latents of one foretell those of the other. Train the two on halves of the particles by --ind (train_vae --halves trains two and compares them so). Runs that searched
 their poses are first laid on each other. Writes halves.json, halves_fsc.csv and halves.png.
 
     cryorecon eval_halves run_a run_b --mask mask.mrc -o halves
@@ -14,6 +14,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryorecon.cli import texts
+
 if TYPE_CHECKING:
     from cryorecon.analysis.halves import HalvesAgreement, ParticleAgreement
     from cryorecon.training.trained import Trained
@@ -21,17 +23,20 @@ if TYPE_CHECKING:
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``eval_halves``."""
-    parser.add_argument("run_a", type=Path, help="output folder of a training run")
+    parser.add_argument("run_a", type=Path, help=texts.RUN)
     parser.add_argument("run_b", type=Path, help="another, of the same box and pixel size")
-    parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="(default: RUN_A/halves)")
-    parser.add_argument("-k", "--maps", type=int, default=100, metavar="K", help="in a draw; four are drawn (default: 100)")
-    parser.add_argument("--box", type=int, metavar="PX", help="to which maps are Fourier-cropped (default: 48, or the runs')")
-    parser.add_argument("--mask", type=Path, metavar="MRC", help="on the runs' box, in A's frame (default: a soft sphere)")
+    parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="where to write (default: RUN_A/halves)")
+    parser.add_argument("-k", "--maps", type=int, default=100, metavar="K",
+                        help="maps in a draw, 2 or more; four are drawn (default: 100)")
+    parser.add_argument("--box", type=int, metavar="PX",
+                        help="box to which maps are Fourier-cropped, even (default: 48, or the runs' if that is smaller)")
+    parser.add_argument("--mask", type=Path, metavar="MRC",
+                        help="soft mask on the runs' box, in A's frame (default: a soft sphere)")
     parser.add_argument("--align", action=argparse.BooleanOptionalAction, help="lay B on A: rotation, shift and hand "
                         "(default: where a run searched its poses)")
     parser.add_argument("--epoch", type=int, metavar="N", help="which checkpoint of both (default: the last)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="where to compute (default: auto)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help=texts.DEVICE)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 Writes one row an image: image, particle, energy (nats a Fourier point; where only noise is left .63, as much as the
 window leaves of it, and 1 with --no-window), kl (nats) and z. Images far above the others are ice, carbon or
-neighbours: candidates for `cryorecon filter`.
+neighbours: `cryorecon select --loss-percentile` leaves them out.
 
     cryorecon eval_images out
     cryorecon eval_images out --epoch 10 -o fits.npz
@@ -11,14 +11,16 @@ neighbours: candidates for `cryorecon filter`.
 import argparse
 from pathlib import Path
 
+from cryorecon.cli import texts
+
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``eval_images``."""
-    parser.add_argument("run", type=Path, help="output folder of a training run")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".csv or .npz (default: RUN/images.EPOCH.csv)")
-    parser.add_argument("--epoch", type=int, metavar="N", help="which checkpoint (default: the last)")
-    parser.add_argument("--datadir", metavar="DIR", help="where the image stacks lie now, if elsewhere")
-    parser.add_argument("--device", metavar="NAME", help="where to compute (default: the run's)")
+    parser.add_argument("run", type=Path, help=texts.RUN)
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="output, .csv or .npz (default: RUN/images.EPOCH.csv)")
+    parser.add_argument("--epoch", type=int, metavar="N", help=texts.CHECKPOINT)
+    parser.add_argument("--datadir", metavar="DIR", help=texts.DATADIR_NOW)
+    parser.add_argument("--device", metavar="NAME", help=texts.DEVICE_OF_RUN)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -6,7 +6,8 @@ the shift error in px and Å, and the share of images within 5, 10 and 30 degree
 least over the group's operators, whose axes are those of the reference. Both files have a row for each image, in the same
 order. With -o it writes eval_poses.json, pose_error.csv (each image) and eval_poses.png.
 
-    cryorecon eval_poses out particles/truth.npz --ctf particles/ctf.pkl -o poses
+    cryorecon train_nn hinge/particles.mrcs --ctf hinge/ctf.pkl -o found
+    cryorecon eval_poses found hinge/truth.npz --ctf hinge/ctf.pkl -o poses
     cryorecon eval_poses poses.pkl run_data.star --symmetry D2
 """
 
@@ -30,12 +31,13 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     kinds = "a run's folder (its newest poses.N.star), .star, .cs, .pkl (cryoDRGN), .npy or truth.npz"
     parser.add_argument("estimated", type=Path, help=kinds)
     parser.add_argument("truth", type=Path, help="the reference, any of the same")
-    parser.add_argument("--ctf", type=Path, metavar="FILE", help="for error against defocus, box and pixel size (.pkl, .npy, "
-                        ".star, .cs; default: the star or cs file's own)")
+    parser.add_argument("--ctf", type=Path, metavar="FILE", help="CTF of the reference, for error against defocus, box and "
+                        "pixel size (.pkl, .npy, .star, .cs; default: the star or cs file's own)")
     parser.add_argument("-D", "--box", type=int, metavar="PX", help="box of the images where no file says it")
     parser.add_argument("--apix", "--Apix", type=float, metavar="Å", help="pixel size where no file says it")
-    parser.add_argument("--ind", type=Path, metavar="FILE", help="positions, in the reference and the CTF, of the images that "
-                        "were used (default: the run's own --ind)")
+    parser.add_argument("--ind", type=Path, metavar="FILE",
+                        help="positions, from 0, in the reference and the CTF, of the images "
+                        "that were used (default: the run's own --ind)")
     parser.add_argument("--symmetry", "--sym", default="C1", metavar="GROUP", help="point group C<n> or D<n> of the reference, "
                         "oriented as RELION does (default: C1)")
     parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="write numbers and pictures here")

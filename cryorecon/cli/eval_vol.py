@@ -5,8 +5,8 @@ with one map a line, from -z, or evenly along a line from --z-start to --z-end. 
 none of these.
 
     cryorecon eval_vol out --zfile out/analyze.25/kmeans20/centers.txt -o maps
-    cryorecon eval_vol out -z 0.5 0 0 0 -o maps
-    cryorecon eval_vol out --z-start -1 0 0 0 --z-end 1 0 0 0 -n 10 -o maps
+    cryorecon eval_vol out4 -z 0.5 0 0 0 -o one    # out4: a run of --zdim 4
+    cryorecon eval_vol out4 --z-start -1 0 0 0 --z-end 1 0 0 0 -n 10 -o line
 """
 
 import argparse
@@ -14,26 +14,30 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryorecon.cli import texts
+
 if TYPE_CHECKING:
     import numpy as np
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``eval_vol``."""
-    parser.add_argument("run", type=Path, help="output folder of a training run")
+    parser.add_argument("run", type=Path, help=texts.RUN)
     parser.add_argument("-o", "--outdir", type=Path, required=True, metavar="DIR", help="output folder")
-    parser.add_argument("--epoch", type=int, metavar="N", help="which checkpoint (default: the last)")
+    parser.add_argument("--epoch", type=int, metavar="N", help=texts.CHECKPOINT)
     where = parser.add_argument_group("where")
-    where.add_argument("--zfile", type=Path, metavar="FILE", help="text, one map a line")
-    where.add_argument("-z", type=float, nargs="+", metavar="Z", help="one coordinate")
+    where.add_argument("--zfile", type=Path, metavar="FILE",
+                       help="text file of coordinates, zdim numbers a line, one map a line")
+    where.add_argument("-z", type=float, nargs="+", metavar="Z", help="one coordinate, zdim numbers")
     where.add_argument("--z-start", type=float, nargs="+", metavar="Z", help="first coordinate of a line")
-    where.add_argument("--z-end", type=float, nargs="+", metavar="Z", help="last coordinate of it")
-    where.add_argument("-n", type=int, default=10, metavar="N", help="maps on that line (default: 10)")
+    where.add_argument("--z-end", type=float, nargs="+", metavar="Z", help="last coordinate of that line")
+    where.add_argument("-n", type=int, default=10, metavar="N", help="maps on that line, both ends counted (default: 10)")
     maps = parser.add_argument_group("maps")
     maps.add_argument("--flip", action="store_true", help="the other hand: mirror in z")
-    maps.add_argument("-d", "--downsample", type=int, metavar="PX", help="Fourier-crop to this box")
-    maps.add_argument("--apix", "--Apix", type=float, metavar="Å", help="pixel size to write (default: the run's)")
-    maps.add_argument("--device", default="auto", metavar="NAME", help="where to compute (default: auto)")
+    maps.add_argument("-d", "--downsample", type=int, metavar="PX",
+                      help="Fourier-crop the maps to this box, even (default: the run's)")
+    maps.add_argument("--apix", "--Apix", type=float, metavar="Å", help="pixel size of the run's box (default: the run's)")
+    maps.add_argument("--device", default="auto", metavar="NAME", help=texts.DEVICE)
 
 
 def main(args: argparse.Namespace) -> None:

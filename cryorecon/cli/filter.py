@@ -11,8 +11,8 @@ import argparse
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``filter``."""
-    parser.add_argument("input", help=".star, .cs, .mrcs, .pkl or .npy")
-    parser.add_argument("--ind", required=True, metavar="FILE", help="positions of the rows to keep (.pkl, .npy, .txt)")
+    parser.add_argument("input", help="what to choose from: .star, .cs, .mrcs, .pkl or .npy")
+    parser.add_argument("--ind", required=True, metavar="FILE", help="positions of the rows to keep, from 0 (.pkl, .npy, .txt)")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="output, of the input's kind")
 
 

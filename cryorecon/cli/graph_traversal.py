@@ -4,7 +4,7 @@ By length it is the shortest way over the graph of nearest neighbours, as cryoDR
 integral of 1/density, RECOVAR's criterion: it stays where particles lie, even where that is a detour. Writes the path's
 latents, which eval_vol --zfile reads, and its particles; with a run and --vol, its maps and a ChimeraX script too.
 
-Example: cryorecon graph_traversal out --anchors 12 340 --by density -n 20 --vol out/path
+    cryorecon graph_traversal out --anchors 12 340 --by density --vol out/path
 """
 
 import argparse
@@ -18,17 +18,20 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     add_latents(parser)
     add_anchors(parser)
     group = parser.add_argument_group("path")
-    group.add_argument("--by", choices=("length", "density"), default="length", help="what is least (default: length)")
+    group.add_argument("--by", choices=("length", "density"), default="length",
+                       help="what of the path is least, its length or the integral of 1/density (default: length)")
     group.add_argument("-n", type=int, metavar="N",
-                       help="points, evenly by length (default: 10 by density; by length every particle on the way)")
-    group.add_argument("--max-neighbors", type=int, default=10, metavar="N", help="edges of a particle (default: 10)")
+                       help="points of the path, evenly by length (default: by density 10; by length every particle on the "
+                       "way)")
+    group.add_argument("--max-neighbors", type=int, default=10, metavar="N",
+                       help="neighbours that a particle is joined to (default: 10)")
     group.add_argument("--avg-neighbors", type=float, default=5, metavar="X",
-                       help="by length: cut the longest edges to leave so many a particle; 0: cut none (default: 5)")
+                       help="by length: then cut the longest joins until so many a particle are left; 0: cut none (default: 5)")
     group.add_argument("--log-density", type=Path, metavar="NPY",
-                       help="by density: ln of the density at each particle (default: from its 20th nearest neighbour)")
+                       help="by density: ln of the density at each particle (default: by the distance of its 20th neighbour)")
     group.add_argument("--subsample", type=int, default=100_000, metavar="N",
                        help="particles in the graph at most, drawn at random, anchors among them (default: 100000)")
-    group.add_argument("--seed", type=int, default=0, help="of that draw (default: 0)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of that draw (default: 0)")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -8,13 +8,16 @@ Particles (.star, .cs, .mrcs, .txt, or a folder that preprocess made), a map (.m
 
 import argparse
 
+from cryorecon.cli import texts
+
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``inspect``."""
     parser.add_argument("file", help="the file to look at")
-    parser.add_argument("--datadir", metavar="DIR", help="folder of the image stacks that a star, cs or txt file names")
-    parser.add_argument("--tomograms", metavar="STAR", help="the tomograms' star of a tilt series")
-    parser.add_argument("--all", action="store_true", help="read every image, however many")
+    parser.add_argument("--datadir", metavar="DIR", help=texts.DATADIR)
+    parser.add_argument("--tomograms", metavar="STAR", help=texts.TOMOGRAMS)
+    parser.add_argument("--all", action="store_true",
+                        help="read every image, however many, instead of a sample of sets above 1 GB")
 
 
 def main(args: argparse.Namespace) -> None:

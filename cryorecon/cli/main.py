@@ -9,8 +9,10 @@ import errno
 import importlib
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -27,33 +29,33 @@ from cryorecon.launch import follows, launched
 GROUPS: dict[str, dict[str, str]] = {
     "Prepare": {
         "inspect": "say what a file is and what looks wrong with it",
-        "preprocess": "prepare a data set once: crop, normalise, make protein white",
-        "simulate": "make particle images of a molecule that moves, with their truth",
+        "preprocess": "prepare images once: crop, normalise, make protein white",
+        "simulate": "particle images of a molecule that moves, with their truth",
     },
     "Reconstruct": {
         "backproject": "one map and its half maps from images with known poses",
         "train_nn": "one map by a network; poses known or found",
-        "train_gan": "a map by a game of critic and generator, which needs no poses",
-        "train_vae": "conformations: a latent coordinate for each particle and a map for each coordinate",
+        "train_gan": "a map without poses, by a generator and a critic (CryoGAN)",
+        "train_vae": "conformations: a latent of each particle, maps of latents",
     },
     "Look": {
-        "analyze": "clusters, states, free energies, ways through them, what vouches for them; a report",
+        "analyze": "clusters, states, free energies and paths, in a report",
         "serve": "the report with a map decoded at any particle you click",
-        "select": "choose particles by cluster, latent coordinates or fit, for the next program",
+        "select": "particles by cluster, latent or fit, for the next program",
         "eval_vol": "maps at given latent coordinates",
-        "graph_traversal": "a path through real particles, the shortest or where they are densest",
+        "graph_traversal": "a path through particles, shortest or where most are",
         "direct_traversal": "a path straight from particle to particle",
         "pc_traversal": "paths along the principal components of the latents",
-        "analyze_landscape": "maps of many conformations compared: their components, clusters and free energy",
+        "analyze_landscape": "many maps compared: components, states and free energy",
     },
     "Judge": {
         "eval_fsc": "Fourier shell correlation of two maps, with resolution",
         "eval_images": "how well each image fits its own prediction",
-        "eval_poses": "estimated poses against reference ones: rotation and shift errors",
-        "eval_conformation": "a run's conformations against the true ones of a simulation",
+        "eval_poses": "rotation and shift errors of poses against reference ones",
+        "eval_conformation": "a run's conformations against the truth of a simulation",
         "eval_halves": "whether two runs, on half the data each, find one landscape",
-        "validate": "controls of a run: images of noise, and images whose fine detail is noise",
-        "rerun": "repeat a run on the same data and say whether it comes out the same",
+        "validate": "controls of a run: overfitting, and noise taken for signal",
+        "rerun": "repeat a run and say whether it comes out the same",
     },
     "Convert": {
         "parse_pose_star": "poses from a RELION star file",
@@ -68,6 +70,7 @@ GROUPS: dict[str, dict[str, str]] = {
 SHARED = ("train_nn", "train_gan", "train_vae")  # what several processes may do together
 COMMANDS: tuple[str, ...] = tuple(name for group in GROUPS.values() for name in group)
 
+WIDEST = 100  # columns of a help text: longer lines are hard to read
 USER_ERROR, INTERRUPTED, READER_GONE, TERMINATED = 2, 130, 141, 143  # the shell's 128 + SIGINT, SIGPIPE, SIGTERM
 BROKEN = (errno.EIO, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)  # the disk's doing, or the network's
 
@@ -85,6 +88,31 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see `{self.prog} --help`")
+
+    def format_help(self) -> str:
+        """The help; its first line names what the command can't do without, since the lists below it name the rest."""
+        needed = []
+        for action in self._actions:
+            if not action.option_strings:
+                needed.append(f"[{action.dest}]" if action.nargs == "?" else action.dest)
+            elif action.required:
+                needed.append(f"{action.option_strings[0]} {action.metavar}")
+        self.usage = " ".join(["%(prog)s", *needed, "[options]"])
+        return super().format_help()
+
+
+class _Help(argparse.HelpFormatter):
+    """Paragraphs as wide as the terminal, up to 100 columns; lines that are indented, the examples, stay as they are."""
+
+    def __init__(self, prog: str, **keywords: Any):
+        super().__init__(prog, **keywords | {"width": min(shutil.get_terminal_size().columns, WIDEST) - 2})
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = re.split(r"\n(?=\n| )|(?<=\n)\n", text.strip())
+        return "\n".join(part if part.startswith(" ") else "\n".join(self._split_lines(part, width)) for part in parts)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)  # an option's name stays whole
 
 
 def overview() -> str:
@@ -112,6 +140,14 @@ def command(name: str) -> ModuleType:
     return importlib.import_module(f"cryorecon.cli.{name}")
 
 
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """What parses the arguments of subcommand ``name``; :class:`InputError` as :func:`command`."""
+    module = command(name)
+    parser = _Parser(prog=f"cryorecon {name}", description=module.__doc__, allow_abbrev=False, formatter_class=_Help)
+    module.add_args(parser)
+    return parser
+
+
 def run(argv: Sequence[str]) -> int:
     """Do what ``argv`` says and return the exit code, 1 where a command that judges found against; failures are raised.
 
@@ -128,9 +164,7 @@ def run(argv: Sequence[str]) -> int:
         if launched() > 1 and argv[0] not in SHARED:
             raise InputError(f"{argv[0]}: expected one process, found {launched()} (WORLD_SIZE); torchrun is for "
                              f"{', '.join(SHARED)}")
-        parser = _Parser(prog=f"cryorecon {argv[0]}", description=module.__doc__, allow_abbrev=False,
-                         formatter_class=argparse.RawDescriptionHelpFormatter)
-        module.add_args(parser)
+        parser = parser_of(argv[0])
         if "" in argv:  # a path that is none is the working folder to pathlib
             raise InputError(f"{argv[0]}: expected a word for each argument, found an empty one; is a variable of the shell "
                              "not set?")

@@ -8,6 +8,7 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
+from cryorecon.cli import texts
 from cryorecon.errors import InputError
 from cryorecon.training.config import CHOICES, CONV, GAMES, GAN, MULTI, RunConfig, absolute_paths
 
@@ -47,33 +48,34 @@ def _add(group: Group, name: str, text: str, **keywords: Any) -> None:
     if name in CHOICES and "const" not in keywords:
         keywords = {"choices": CHOICES[name]} | keywords
     if "const" not in keywords and default is not None:
-        text += f" (default: {default})"
+        text += f" (default: {'off' if default is False else default})"
     group.add_argument(*FLAGS[name], dest=name, default=argparse.SUPPRESS, help=text, **keywords)
 
 
-def add_data(parser: Parser, poses: str = "poses instead of the file's (.pkl, .npy, .star, .cs)") -> None:
+def add_data(parser: Parser, poses: str = texts.POSES) -> None:
     """Particles and everything that says how to read them. poses: the help of ``--poses``."""
-    parser.add_argument("particles", help=".star, .cs, .mrcs, .txt or a folder that preprocess made")
+    parser.add_argument("particles", help="images: .star, .cs, .mrcs, .txt (a list of stacks), or a folder that "
+                        "preprocess made")
     parser.add_argument("-o", "--outdir", required=True, metavar="DIR", help="output folder")
     group = parser.add_argument_group("data")
     _add(group, "poses", poses, metavar="FILE")
-    _add(group, "ctf", "CTF instead of the file's (.pkl, .npy, .star, .cs)", metavar="FILE")
-    _add(group, "ind", "positions of the particles to use (.pkl, .npy, .txt)", metavar="FILE")
-    _add(group, "datadir", "folder of the image stacks", metavar="DIR")
-    _add(group, "tomograms", "the tomograms' star of a tilt series", metavar="STAR")
+    _add(group, "ctf", texts.CTF, metavar="FILE")
+    _add(group, "ind", "positions of the particles to use, from 0 (.pkl, .npy, .txt)", metavar="FILE")
+    _add(group, "datadir", texts.DATADIR, metavar="DIR")
+    _add(group, "tomograms", texts.TOMOGRAMS, metavar="STAR")
     _add(group, "apix", "pixel size where neither CTF nor star has it", type=float, metavar="Å")
-    _add(group, "uninvert", "the other contrast (raw images are taken to show white protein with a CTF, dark without)",
-         action="store_const", const=True)
+    _add(group, "uninvert", "turn the contrast round: images with a CTF are taken to show white protein, without one "
+         "dark", action="store_const", const=True)
     _add(group, "window", "leave the images' corners as they are instead of fading them out", action="store_const",
          const=False)
-    _add(group, "noise", "noise power by shell, or one for all")
+    _add(group, "noise", "power of the noise: one for each shell of spatial frequency, or one for all")
 
 
 def add_maps(parser: Parser) -> Group:
     """What the maps are multiplied by."""
     group = parser.add_argument_group("maps")
     _add(group, "mask", "soft mask of the molecule on the images' box (default: a sphere)", metavar="MRC")
-    _add(group, "mask_radius", "of that sphere, as a fraction of half the box", type=float, metavar="R")
+    _add(group, "mask_radius", "radius of that sphere, as a fraction of half the box", type=float, metavar="R")
     return group
 
 
@@ -85,7 +87,7 @@ def add_symmetry(group: Group) -> None:
 def add_run(parser: Parser) -> Group:
     """Seed and device."""
     group = parser.add_argument_group("run")
-    _add(group, "seed", "of everything random", type=int, metavar="N")
+    _add(group, "seed", "seed of everything random", type=int, metavar="N")
     _add(group, "device", "where to compute: auto, cpu, cuda, cuda:1", metavar="NAME")
     return group
 
@@ -96,9 +98,10 @@ def add_training(parser: Parser) -> None:
     poses = group.add_mutually_exclusive_group()
     _add(group, "epochs", "passes of the network over the data", type=int, metavar="N")
     _add(group, "batch", "particles in a batch", type=int, metavar="N")
-    _add(group, "lr", "step size", type=float, metavar="R")
-    _add(group, "points", "fraction of the Fourier points that a step sees", type=float, metavar="R")
-    _add(group, "amp", "matrix products in bfloat16", action=argparse.BooleanOptionalAction)
+    _add(group, "lr", "learning rate of the network (Adam)", type=float, metavar="R")
+    _add(group, "points", "fraction of an image's Fourier points that a step sees, above 0 and up to 1",
+         type=float, metavar="R")
+    _add(group, "amp", "matrix products in bfloat16: faster on a GPU, less exact", action=argparse.BooleanOptionalAction)
     _add(poses, "pose", "refine rotations and shifts by gradient from the given ones", action="store_const",
          const="refine")
     poses.add_argument("--search-poses", dest="pose", action="store_const", const="search", default=argparse.SUPPRESS,
@@ -119,64 +122,71 @@ def add_search(parser: Parser) -> None:
     _add(group, "polishes", "most passes that only polish poses; they end when poses stand still", type=int, metavar="N")
     _add(group, "t_extent", "largest shift in pixels (default: 8 %% of the box)", type=float, metavar="PX")
     _add(group, "t_ngrid", "shifts per side of the base grid (default: a fortieth of the box apart)", type=int, metavar="N")
-    _add(group, "base_healpy", "level of the base grid: 1 30°, 2 15°, 3 7.5°", type=int, metavar="N")
-    _add(group, "niter", "subdivisions of it", type=int, metavar="N")
-    _add(group, "nkeptposes", "poses kept at each level", type=int, metavar="N")
-    _add(group, "l_start", "band of the base grid in Fourier pixels", type=float, metavar="L")
-    _add(group, "bound", "drop poses by a lower bound of their energy, beside the cap")
-    _add(group, "search_memory", "for energies held at once by each core, in MB (default: 256; on a GPU a 32nd of what is "
+    _add(group, "base_healpy", "spacing of the base grid of rotations: 1 is 30°, 2 15°, 3 7.5°", type=int, metavar="N")
+    _add(group, "niter", "times the grid's best poses are divided, each time to half the spacing", type=int, metavar="N")
+    _add(group, "nkeptposes", "best poses that are divided each time", type=int, metavar="N")
+    _add(group, "l_start", "images meet the base grid up to this radius, in Fourier pixels", type=float, metavar="L")
+    _add(group, "bound", "also drop poses by a lower bound of their energy, as cryoDRGN2 does, beside --nkeptposes")
+    _add(group, "search_memory", "memory for each core's energies, in MB (default: 256; on a GPU a 32nd of what is "
          "free)", type=int, metavar="MB")
-    _add(group, "schedule", "closed-form EM, or cryoDRGN's: the network trains, and searches every few epochs")
-    _add(group, "search_epochs", "with --schedule network: its epochs until the poses count as found", type=int, metavar="N")
-    _add(group, "ps_freq", "a search before every Nth of them", type=int, metavar="N")
-    _add(group, "pretrain", "images seen at random poses before them", type=int, metavar="N")
-    _add(group, "l_end", "band of the last searches in Fourier pixels", type=float, metavar="L")
+    _add(group, "schedule", "em: in closed form; network: as cryoDRGN, which trains and searches every few epochs")
+    _add(group, "search_epochs", "of --schedule network: epochs until the poses count as found", type=int, metavar="N")
+    _add(group, "ps_freq", "of --schedule network: epochs from one search to the next", type=int, metavar="N")
+    _add(group, "pretrain", "of --schedule network: images seen at random poses first", type=int, metavar="N")
+    _add(group, "l_end", "of --schedule network: --l-start grows to this radius, in Fourier pixels", type=float, metavar="L")
     group = parser.add_argument_group("tilt pairs")
     _add(group, "tilt", "images of the same particles after the stage was tilted, in the same order", metavar="FILE")
-    _add(group, "tilt_deg", "by so many degrees", type=float, metavar="DEG")
-    _add(group, "ctf_tilt", "their CTF, where it is their own", metavar="FILE")
+    _add(group, "tilt_deg", "angle of that tilt, in degrees", type=float, metavar="DEG")
+    _add(group, "ctf_tilt", "CTF of the tilted images, where it is not that of the others (.pkl, .npy, .star, .cs)",
+         metavar="FILE")
 
 
 def add_volume(parser: Parser) -> None:
     """The volume and the road to it."""
     group = parser.add_argument_group("volume")
-    _add(group, "road", "closed-form maps first and the network on top of them, or the network from scratch as cryoDRGN "
-         "does")
-    _add(group, "volume", "a network, or the closed-form maps as they are", choices=("mlp", "voxels"))
-    _add(group, "width", "width of the network", type=int, metavar="N")
-    _add(group, "layers", "its hidden layers", type=int, metavar="N")
-    _add(group, "encoding", "positional encoding")
-    _add(group, "features", "its features along each axis (default: half the box)", type=int, metavar="N")
-    _add(group, "feature_sigma", "scale of the random features", type=float, metavar="R")
+    _add(group, "road", "lowrank: closed-form maps first and the network on top of them; plain: the network from "
+         "scratch, as cryoDRGN does")
+    _add(group, "volume", "mlp: a network; voxels: the closed-form maps as they are", choices=("mlp", "voxels"))
+    _add(group, "width", "units of a hidden layer of the network", type=int, metavar="N")
+    _add(group, "layers", "hidden layers of the network", type=int, metavar="N")
+    _add(group, "encoding", "positional encoding: random Fourier features, or wavelengths in a geometric series")
+    _add(group, "features", "features of the encoding along each axis (default: half the box)", type=int, metavar="N")
+    _add(group, "feature_sigma", "scale of the gaussian features", type=float, metavar="R")
 
 
 def add_game(parser: Parser) -> None:
     """The game between critic and generator, and what is drawn at random."""
     group = parser.add_argument_group("generator")
-    _add(group, "volume", "one map; or a map for each alpha in [0, 1] (Multi-CryoGAN): mixtures of a few, or a network's",
+    _add(group, "volume", "density: one map; or a map for each alpha in [0, 1] (Multi-CryoGAN), archetypes: mixed of a few, "
+         "conv: made by a network",
          choices=tuple(GAMES), shown=GAN["volume"])
-    _add(group, "archetypes", "maps that are mixed", type=int, metavar="N")
-    _add(group, "tied", "fraction of the epochs during which these are one map", type=float, metavar="R")
-    _add(group, "width", "channels of the network at full size", type=int, metavar="N", shown=CONV["width"])
-    _add(group, "constraint", "of voxels: none below zero; radial: also none above a cap that falls to zero at the mask's rim")
+    _add(group, "archetypes", "of --volume archetypes: how many maps are mixed", type=int, metavar="N")
+    _add(group, "tied", "of --volume archetypes: fraction of the epochs during which they are one map, from 0 to below 1",
+         type=float, metavar="R")
+    _add(group, "width", "of --volume conv: channels of the network at full size", type=int, metavar="N", shown=CONV["width"])
+    _add(group, "constraint", "of the map's voxels: none below zero; radial: also none above a cap that falls to zero at the "
+         "mask's rim")
     _add(group, "pose_prior", "draw views, and shifts, from this file's poses (.pkl, .npy, .star, .cs), of whatever images; "
          "in-plane angles stay uniform (default: all views alike)", metavar="FILE")
     _add(group, "t_extent", "largest shift in pixels, shifts being uniform (default: those of --pose-prior, else 0)",
          type=float, metavar="PX")
-    _add(group, "background", "patches of empty ice as noise, from preprocess --background (default: Gaussian noise of the "
-         "spectrum in the images' corners)", metavar="FILE")
-    _add(group, "lr", f"step size of the map, in voxels of the particle's own density (default: {GAN['lr']}; network: "
-         f"{CONV['lr']})", type=float, metavar="R", shown=None)
-    _add(group, "first_band", "fraction of Nyquist that the critic sees at first", type=float, metavar="R")
-    _add(group, "growth", "fraction of the epochs until it sees all", type=float, metavar="R")
+    _add(group, "background", "patches of empty ice as noise, a star from preprocess --background (default: Gaussian noise "
+         "of the spectrum in the images' corners)", metavar="FILE")
+    _add(group, "lr", f"learning rate of the map, in units of the particle's own density (default: {GAN['lr']}; of --volume "
+         f"conv {CONV['lr']})", type=float, metavar="R", shown=None)
+    _add(group, "first_band", "fraction of Nyquist that the critic sees at first, above 0 and up to 1", type=float, metavar="R")
+    _add(group, "growth", "fraction of the epochs until it sees all, above 0 and up to 1", type=float, metavar="R")
     group = parser.add_argument_group("critic")
-    _add(group, "critic", "templates that turn in the plane, or CryoGAN's convolutions (which want --critic-steps 4)")
-    _add(group, "critic_width", "K: 4 K templates, or convolutions of 2 K, 4 K, ... channels", type=int, metavar="N")
-    _add(group, "critic_layers", "of --critic conv, each halves the image (default: down to 4 px)", type=int, metavar="N")
-    _add(group, "critic_steps", "for one of the generator", type=int, metavar="N")
-    _add(group, "critic_lr", "its step size", type=float, metavar="R")
-    _add(group, "critic_held", "what keeps it smooth: a penalty of its gradient between images, R1, or spectral norms")
-    _add(group, "penalty", "weight of the penalty, or of R1", type=float, metavar="R")
+    _add(group, "critic", "polar: templates that turn in the plane; conv: CryoGAN's convolutions (which want --critic-steps 4)")
+    _add(group, "critic_width", "size K of the critic: 4 K templates, or convolutions of 2 K, 4 K, ... channels",
+         type=int, metavar="N")
+    _add(group, "critic_layers", "of --critic conv: layers, each of which halves the image (default: down to 4 px)",
+         type=int, metavar="N")
+    _add(group, "critic_steps", "steps of the critic for one of the generator", type=int, metavar="N")
+    _add(group, "critic_lr", "learning rate of the critic", type=float, metavar="R")
+    _add(group, "critic_held", "what keeps the critic smooth: a penalty of its gradient between real and simulated images, "
+         "at real ones (r1), or spectral norms")
+    _add(group, "penalty", "weight of that penalty, or of R1", type=float, metavar="R")
     group = parser.add_argument_group("training")
     _add(group, "epochs", f"passes over the data (default: {GAN['epochs']}; of several maps {MULTI['epochs']})", type=int,
          metavar="N", shown=None)
@@ -188,20 +198,20 @@ def add_checkpoints(group: Group) -> None:
     """How often a run is saved, and going on with it."""
     _add(group, "checkpoint", "epochs between checkpoints", type=int, metavar="N")
     group.add_argument("--resume", action="store_true", help="continue the run in -o from its last checkpoint")
-    group.add_argument("--load", choices=("latest",), help="the same as --resume")
+    group.add_argument("--load", choices=("latest",), help="the same as --resume, as cryoDRGN says it")
 
 
 def add_conformation(parser: Parser) -> None:
     """What is inferred about each particle, and its prior."""
     group = parser.add_argument_group("conformation")
     group.add_argument("--zdim", type=int, metavar="N", default=argparse.SUPPRESS,
-                       help="numbers that describe a particle, an upper bound (required)")
-    _add(group, "conformation", "z by the closed-form posterior under the linear volume, by a network (VAE), or free for "
-         "each particle; with --road plain an encoder", choices=("posterior", "encoder", "table"))
+                       help="numbers that describe a particle, an upper bound: 1 or more (required)")
+    _add(group, "conformation", "z from the closed-form posterior under the linear volume, from an encoder network (VAE), or "
+         "a table, free for each particle; --road plain takes an encoder", choices=("posterior", "encoder", "table"))
     _add(group, "beta", "weight of an encoder's or a table's prior, as cryoDRGN counts it (default: 1/zdim)", type=_weight,
          metavar="R")
-    _add(group, "enc_width", "width of the encoder", type=int, metavar="N")
-    _add(group, "enc_layers", "its hidden layers", type=int, metavar="N")
+    _add(group, "enc_width", "units of a hidden layer of the encoder", type=int, metavar="N")
+    _add(group, "enc_layers", "hidden layers of the encoder", type=int, metavar="N")
     _add(group, "atoms", "points of the learned prior of z; 0: a Gaussian", type=int, metavar="N")
 
 

@@ -12,9 +12,9 @@ import argparse
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``parse_ctf_csparc``."""
     parser.add_argument("cs", help="cryoSPARC .cs file")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".pkl or .npy")
-    parser.add_argument("-D", "--box", type=int, metavar="PX", help="box of the images")
-    parser.add_argument("--Apix", "--apix", type=float, metavar="Å", dest="apix", help="pixel size")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="output, .pkl or .npy")
+    parser.add_argument("-D", "--box", type=int, metavar="PX", help="box of the images (default: the file's)")
+    parser.add_argument("--Apix", "--apix", type=float, metavar="Å", dest="apix", help="pixel size (default: the file's)")
 
 
 def main(args: argparse.Namespace) -> None:

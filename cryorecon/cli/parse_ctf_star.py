@@ -9,18 +9,20 @@ phase shift in degrees], one row for each image, as .pkl or .npy. Values given h
 
 import argparse
 
+from cryorecon.cli import texts
+
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``parse_ctf_star``."""
     parser.add_argument("star", help="RELION star file")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".pkl or .npy")
-    parser.add_argument("-D", "--box", type=int, metavar="PX", help="box of the images")
-    parser.add_argument("--Apix", "--apix", type=float, metavar="Å", dest="apix", help="pixel size")
-    parser.add_argument("--kv", type=float, metavar="kV", help="accelerating voltage")
-    parser.add_argument("--cs", type=float, metavar="mm", help="spherical aberration")
-    parser.add_argument("-w", type=float, metavar="FRACTION", help="amplitude contrast")
-    parser.add_argument("--ps", type=float, metavar="DEGREES", help="phase shift")
-    parser.add_argument("--tomograms", metavar="STAR", help="the tomograms' star of a tilt series")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="output, .pkl or .npy")
+    parser.add_argument("-D", "--box", type=int, metavar="PX", help="box of the images (default: the star's)")
+    parser.add_argument("--Apix", "--apix", type=float, metavar="Å", dest="apix", help="pixel size (default: the star's)")
+    parser.add_argument("--kv", type=float, metavar="kV", help="accelerating voltage (default: the star's)")
+    parser.add_argument("--cs", type=float, metavar="mm", help="spherical aberration (default: the star's)")
+    parser.add_argument("-w", type=float, metavar="FRACTION", help="amplitude contrast, 0 to 1 (default: the star's)")
+    parser.add_argument("--ps", type=float, metavar="DEGREES", help="phase shift (default: the star's, or 0)")
+    parser.add_argument("--tomograms", metavar="STAR", help=texts.TOMOGRAMS)
 
 
 def main(args: argparse.Namespace) -> None:

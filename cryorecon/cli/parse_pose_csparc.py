@@ -12,12 +12,14 @@ import argparse
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``parse_pose_csparc``."""
     parser.add_argument("cs", help="cryoSPARC .cs file")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".pkl or .npy")
-    parser.add_argument("-D", "--box", type=int, metavar="PX", help="box of the images that the poses were found for")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="output, .pkl or .npy")
+    parser.add_argument("-D", "--box", type=int, metavar="PX",
+                        help="box of the images that the poses were found for (default: the file's)")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--abinit", action="store_true", help="the poses of class 0 of an ab-initio job")
     kind.add_argument("--hetrefine", action="store_true",
-                      help="of a heterogeneous refinement: where the file gives the shifts no pixel size of their own, "
+                      help="the poses of a heterogeneous refinement: where the file gives the shifts no pixel size of their "
+                      "own, "
                            "they are doubled, as such jobs run at half the box")
 
 

@@ -8,15 +8,18 @@ columns, the rotation by rows and the shift in Å.
 
 import argparse
 
+from cryorecon.cli import texts
+
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``parse_pose_star``."""
     parser.add_argument("star", help="RELION star file")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help=".pkl or .npy")
-    parser.add_argument("-D", "--box", type=int, metavar="PX", help="box of the images that the poses were found for")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="output, .pkl or .npy")
+    parser.add_argument("-D", "--box", type=int, metavar="PX",
+                        help="box of the images that the poses were found for (default: the star's)")
     parser.add_argument("--Apix", "--apix", type=float, metavar="Å", dest="apix",
                         help="pixel size where the star lacks it")
-    parser.add_argument("--tomograms", metavar="STAR", help="the tomograms' star of a tilt series")
+    parser.add_argument("--tomograms", metavar="STAR", help=texts.TOMOGRAMS)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 Writes pcN.txt, latents that eval_vol --zfile reads, and pcN_ind.txt, the particle nearest to each point; with a run and
 --vol, maps and a ChimeraX script in DIR/pcN too.
 
-Example: cryorecon pc_traversal out --pc 1 2 -n 10 -o out/paths
+    cryorecon pc_traversal out --pc 1 2 -n 10 -o out/paths
 """
 
 import argparse

@@ -4,13 +4,15 @@ Images are Fourier-cropped to -D, normalised, and their contrast is made that of
 and tilts go into the star, so that training from it needs nothing else. Memory is bounded. After a kill the same
 command goes on where it was.
 
-    cryorecon preprocess run_data.star --datadir /data -D 128 -o prepared
-    cryorecon preprocess run_data.star -D 128 -o prepared --background MotionCorr/job002
+    cryorecon preprocess run_data.star --datadir project -D 128 -o prepared
+    cryorecon preprocess run_data.star -D 128 -o ice --background MotionCorr
     cryorecon train_vae prepared --zdim 8 -o run
 """
 
 import argparse
 from typing import TYPE_CHECKING
+
+from cryorecon.cli import texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,32 +23,31 @@ if TYPE_CHECKING:
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``preprocess``."""
-    parser.add_argument("particles", help=".star, .cs, .mrcs or .txt")
+    parser.add_argument("particles", help="images: .star, .cs, .mrcs or .txt (a list of stacks)")
     parser.add_argument("-o", "--out", required=True, metavar="DIR|STAR",
                         help="a folder for particles.star and particles.mrcs, or a .star whose stack lies beside it")
     parser.add_argument("-D", "--box", type=int, metavar="PX",
                         help="box to Fourier-crop to, even (default: the images')")
     source = parser.add_argument_group("input")
-    source.add_argument("--poses", metavar="FILE", help="poses instead of the file's (.pkl, .npy, .star, .cs)")
-    source.add_argument("--ctf", metavar="FILE", help="CTF instead of the file's (.pkl, .npy, .star, .cs)")
-    source.add_argument("--ind", metavar="FILE", help="positions of the particles to keep (.pkl, .npy, .txt)")
-    source.add_argument("--datadir", metavar="DIR", help="folder of the image stacks")
-    source.add_argument("--tomograms", metavar="STAR", help="the tomograms' star of a tilt series")
+    source.add_argument("--poses", metavar="FILE", help=texts.POSES)
+    source.add_argument("--ctf", metavar="FILE", help=texts.CTF)
+    source.add_argument("--ind", metavar="FILE", help="positions of the particles to keep, from 0 (.pkl, .npy, .txt)")
+    source.add_argument("--datadir", metavar="DIR", help=texts.DATADIR)
+    source.add_argument("--tomograms", metavar="STAR", help=texts.TOMOGRAMS)
     source.add_argument("--apix", "--Apix", type=float, metavar="Å",
                         help="pixel size where neither CTF nor star has it")
     source.add_argument("--contrast", choices=("rule", "white", "dark", "guess"), default="rule",
-                        help="protein in the input: white, dark, guess (from the images) or rule: as train_* takes "
-                             "images, white with a CTF and dark without one (default)")
-    source.add_argument("--uninvert-data", action="store_true", help="turn the rule's sign round")
+                        help="protein in the input: white, dark, guess (from the images), or rule: as train_* takes "
+                             "images, white with a CTF and dark without one (default: rule)")
+    source.add_argument("--uninvert-data", action="store_true", help="turn the contrast of --contrast rule round")
     images = parser.add_argument_group("images")
     images.add_argument("--normalise", choices=("background", "whole", "none"), default="background",
-                        help="mean 0 and standard deviation 1 of what lies outside --radius, of the whole image, or "
-                             "leave them (default: background)")
+                        help="bring to mean 0 and standard deviation 1 what lies outside --radius, the whole image, or "
+                             "nothing (default: background)")
     images.add_argument("--radius", type=float, default=0.92, metavar="R",
                         help="where the background begins, as a fraction of half the box (default: 0.92)")
     images.add_argument("--window", action="store_true",
-                        help="multiply by the soft circular window (training does so anyway, and measures the noise in "
-                             "the corners first)")
+                        help="fade the corners out; training does so anyway, and measures the noise in them first")
     images.add_argument("--background", metavar="corners|DIR",
                         help="also write patches of empty ice, for train_gan --background: cut from the micrographs in a "
                              "folder, or laid together of the images' corners")

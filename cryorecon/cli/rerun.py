@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryorecon.cli import texts
+
 if TYPE_CHECKING:
     from cryorecon.training.config import RunConfig
     from cryorecon.training.run_directory import RunDirectory
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``rerun``."""
-    parser.add_argument("run", type=Path, help="output folder of a training run")
+    parser.add_argument("run", type=Path, help=texts.RUN)
     parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="a new folder (default: RUN.again, beside it)")
 
 

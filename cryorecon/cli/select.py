@@ -12,6 +12,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryorecon.cli import texts
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -20,25 +22,27 @@ if TYPE_CHECKING:
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``select``."""
-    parser.add_argument("run", type=Path, help="output folder of a training run")
-    parser.add_argument("epoch", type=int, nargs="?", help="epoch (default: the last one saved)")
+    parser.add_argument("run", type=Path, help=texts.RUN)
+    parser.add_argument("epoch", type=int, nargs="?", help=texts.CHECKPOINT)
     parser.add_argument("-o", "--out", required=True, metavar="OUT", help="the outputs' name without its ending")
     group = parser.add_argument_group("criteria")
-    group.add_argument("--cluster", type=_numbers, metavar="N,N,...", help="clusters of `analyze`, from 1 as its report counts")
-    group.add_argument("--state", type=_numbers, metavar="N,N,...", help="states of its Gaussian mixture, likewise")
+    group.add_argument("--cluster", type=_numbers, metavar="N,N,...", help="clusters of analyze, from 1 as its report counts")
+    group.add_argument("--state", type=_numbers, metavar="N,N,...", help="states of analyze's Gaussian mixture, likewise")
     group.add_argument("--analysis", type=Path, metavar="DIR",
                        help="folder that analyze wrote: its clusters, and of an analysis of some particles (--ind) these alone "
                        "(default: RUN/analyze.EPOCH)")
     group.add_argument("--z-range", type=_range, action="append", default=[], metavar="AXIS=LOW:HIGH",
-                       help="along an axis, pc1 or z1 say; either end may be left out; may be repeated")
+                       help="range along an axis, pc1 (principal component) or z1 say; either end may be left out; may be "
+                       "repeated")
     group.add_argument("--lasso", metavar="JSON", help="selection.json of the report: "
                        'an outline, {"x": "pc1", "y": "pc2", "polygon": [[x, y], ...]}, or {"particles": [...]}')
     group.add_argument("--loss-percentile", type=_percentiles, metavar="LOW:HIGH",
-                       help="by how well images fit their prediction: 0:90 leaves out the worst tenth")
-    group.add_argument("--invert", action="store_true", help="all others instead")
-    parser.add_argument("--device", default="auto", help="for --loss-percentile (default: auto)")
-    parser.add_argument("--datadir", metavar="DIR", help="for --loss-percentile: where image stacks lie now (default: where "
-                        "they were in training)")
+                       help="percentiles, 0 to 100, of how badly images fit their prediction: 0:90 leaves out the worst tenth")
+    group.add_argument("--invert", action="store_true", help="all other particles instead")
+    parser.add_argument("--device", default="auto", metavar="NAME",
+                        help="of --loss-percentile: where to compute: auto, cpu, cuda, cuda:1 (default: auto)")
+    parser.add_argument("--datadir", metavar="DIR", help="of --loss-percentile: where the image stacks lie now (default: as "
+                        "in training)")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -1,23 +1,26 @@
-"""The report of a run with maps decoded on demand: click any particle and see its own map
+"""The report of a run with maps decoded on demand: click any particle and see its own map.
 
 Serves RUN/analyze.N/report.html, which `cryorecon analyze` made, on this machine alone (127.0.0.1) until Ctrl-C. The address
 holds a token; nobody without it gets an answer, and nothing outside the report's folder can be read. From another machine:
 ssh -L 8000:127.0.0.1:8000 HOST, then `cryorecon serve RUN --port 8000` there.
 
-Example: cryorecon serve out 25
+    cryorecon serve out 25
 """
 
 import argparse
 from pathlib import Path
 
+from cryorecon.cli import texts
+
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``cryorecon serve``."""
-    parser.add_argument("run", type=Path, help="output folder of a training run")
-    parser.add_argument("epoch", type=int, nargs="?", help="epoch (default: the last one saved)")
+    parser.add_argument("run", type=Path, help=texts.RUN)
+    parser.add_argument("epoch", type=int, nargs="?", help=texts.CHECKPOINT)
     parser.add_argument("--analysis", type=Path, metavar="DIR", help="folder that analyze wrote (default: RUN/analyze.EPOCH)")
-    parser.add_argument("--port", type=int, default=0, help="port (default: any that is free)")
-    parser.add_argument("--device", default="auto", help="where maps are decoded (default: auto)")
+    parser.add_argument("--port", type=int, default=0, metavar="PORT",
+                        help="port of this machine, up to 65535 (default: any that is free)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help=texts.DEVICE)
 
 
 def main(args: argparse.Namespace) -> None:

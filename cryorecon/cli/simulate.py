@@ -8,7 +8,7 @@ the truth (truth.npz) and the map of every state (maps/); with --tilt-deg the ti
 (particles_tilt.mrcs, ctf_tilt.pkl).
 
     cryorecon simulate --motion hinge -n 5000 -D 64 --apix 3 --snr 0.1 -o hinge
-    cryorecon simulate --map open.mrc closed.mrc --weights 70,30 -D 128 -o maps
+    cryorecon simulate --map open.mrc closed.mrc --weights 70,30 -D 128 -o two
     cryorecon train_vae hinge/particles.star --zdim 4 -o run
 """
 
@@ -16,6 +16,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
+from cryorecon.cli import texts
 from cryorecon.simulation import MOTIONS
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``simulate``."""
     what = parser.add_argument_group("molecule")
     kind = what.add_mutually_exclusive_group()
-    kind.add_argument("--motion", choices=MOTIONS, help="built-in molecule (default: hinge)")
+    kind.add_argument("--motion", choices=MOTIONS, help="a built-in molecule that moves so (default: hinge)")
     kind.add_argument("--atoms", metavar="FILE", help="atoms instead: .pdb, .cif (each model is a state) or .npz")
     kind.add_argument("--map", nargs="+", metavar="FILE", help="density maps instead: cubic .mrc, each a state")
     what.add_argument("--map-apix", type=float, metavar="Å", help="voxel size of the maps, overrides their headers")
     what.add_argument("--states", type=int, metavar="N", help="number of states of a built-in molecule (default: 20)")
     what.add_argument("--weights", metavar="W,W,...", help="population of each state, in any unit (default: equal)")
     what.add_argument("--b-factor", type=float, metavar="B",
-                      help="of all atoms, or beside the maps' own, Å^2 (default: 20; maps: 0)")
+                      help="B factor in Å^2 of all atoms, or of maps beside their own (default: 20; maps: 0)")
     images = parser.add_argument_group("images")
     images.add_argument("-n", type=int, default=5000, metavar="N", help="number of images (default: 5000)")
     images.add_argument("-D", "--box", type=int, metavar="PX",
@@ -44,21 +45,22 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--snr", type=float, default=0.1, metavar="R",
                         help="variance of the signal over that of the noise, whole image; 0: no noise (default: 0.1)")
     images.add_argument("--noise", default="white", metavar="white|FILE",
-                        help="white, or a file with one power per shell, of which the shape is taken (.txt, .npy)")
+                        help="spectrum of the noise: white, or a file with one power per shell, of which the shape is taken "
+                        "(.txt, .npy; default: white)")
     images.add_argument("--max-shift", type=float, default=3.0, metavar="PX",
-                        help="largest shift in x and in y, in pixels (default: 3)")
+                        help="largest shift in x and in y, in pixels, shifts being uniform (default: 3)")
     images.add_argument("--tilt-deg", type=float, metavar="DEG",
                         help="also a second image of every particle, the stage turned by DEG about x (e.g. 45)")
     optics = images.add_mutually_exclusive_group()
     optics.add_argument("--ctf-table", metavar="FILE",
-                        help="draw CTFs from tables of cryoDRGN's nine columns (.npz; default: 300 kV, 0.8-2.5 µm)")
+                        help="draw CTFs from tables of cryoDRGN's nine columns (.npz; default: 300 kV, defocus 0.8 to 2.5 µm)")
     optics.add_argument("--no-ctf", action="store_true", help="images without a CTF")
     run = parser.add_argument_group("run")
     run.add_argument("-o", "--outdir", required=True, metavar="DIR", help="output folder")
     run.add_argument("--overwrite", action="store_true", help="replace an earlier simulation in that folder")
     run.add_argument("--float16", action="store_true", help="store half-precision images (MRC mode 12)")
-    run.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
-    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
+    run.add_argument("--seed", type=int, default=0, metavar="N", help=texts.SEED)
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: auto)")
 
 
 def main(args: argparse.Namespace) -> None:

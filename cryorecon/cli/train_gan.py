@@ -8,6 +8,7 @@ run.log. The hand of the map is not determined. Ctrl-C is safe: the same command
 
     cryorecon train_gan particles.mrcs --ctf ctf.pkl -o out
     cryorecon eval_fsc out/reconstruct.10.mrc reference.mrc --align
+    cryorecon preprocess particles.star -D 48 -o coarse
     cryorecon train_gan coarse --volume archetypes -o several
     cryorecon analyze several
 """

@@ -1,4 +1,4 @@
-"""One map of all particles: a closed-form consensus and a network that stands on it.
+r"""One map of all particles: a closed-form consensus and a network that stands on it.
 
 Writes reconstruct.N.mrc (by the network, symmetrised where --symmetry says so), the consensus map with its unfiltered
 half maps, weights.N.pt, metrics.jsonl and run.log. Without poses, these are found first (poses.0.star, poses.0.pkl).
@@ -7,7 +7,11 @@ Ctrl-C is safe: the same command with --resume goes on. With --halves two runs o
 
     cryorecon train_nn particles.star -n 5 --symmetry D2 -o out
     cryorecon eval_fsc out/half_map_a.mrc out/half_map_b.mrc
-    torchrun --standalone --nproc_per_node=2 -m cryorecon train_nn particles.star -o out    # two GPUs, or processes
+
+On two GPUs, or in two processes of a machine without:
+
+    torchrun --standalone --nproc_per_node=2 -m cryorecon \
+        train_nn particles.star -o out2
 """
 
 import argparse

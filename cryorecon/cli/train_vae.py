@@ -1,4 +1,4 @@
-"""Conformations: a latent coordinate for each particle, and a map for each coordinate.
+r"""Conformations: a latent coordinate for each particle, and a map for each coordinate.
 
 Without poses, these are found first (poses.0.star, poses.0.pkl). Then a consensus map and its principal motions in
 closed form, then a network that stands on them (--road lowrank); or, as cryoDRGN does, an encoder and a network from
@@ -7,9 +7,14 @@ The output folder holds z.N.npy, weights.N.pt, the consensus map with its half m
 is safe: the same command with --resume goes on as if nothing had happened. With --halves two runs on halves of the particles
 that never meet (half_1, half_2), their landscapes compared and the gold standard of their maps.
 
-    cryorecon train_vae particles.mrcs --poses poses.pkl --ctf ctf.pkl --zdim 8 -n 25 -o out
+    cryorecon train_vae particles.mrcs --poses poses.pkl --ctf ctf.pkl \
+        --zdim 8 -n 25 -o out
     cryorecon analyze out
-    torchrun --standalone --nproc_per_node=2 -m cryorecon train_vae prepared --zdim 8 -o out    # two GPUs, or processes
+
+On two GPUs, or in two processes of a machine without:
+
+    torchrun --standalone --nproc_per_node=2 -m cryorecon \
+        train_vae prepared --zdim 8 -o out2
 """
 
 import argparse

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryorecon.cli import texts
 from cryorecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,18 +29,19 @@ def add_latents(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("z", type=Path, help="latents: .npy, .pkl (cryoDRGN's too), or the folder of a training run")
     parser.add_argument("--epoch", type=int, metavar="N", help="of a run: which checkpoint (default: the last)")
     parser.add_argument("--vol", type=Path, metavar="DIR", help="of a run: decode the path's maps into this folder")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="where maps are decoded (default: auto)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help=texts.DEVICE)
 
 
 def add_anchors(parser: argparse.ArgumentParser) -> None:
     """Which particles the path joins, and where it is written."""
     parser.add_argument("--anchors", nargs="+", required=True, metavar="N|FILE",
                         help="particles, from 0, or text files of them: analyze's kmeansK/centers_ind.txt, say")
-    parser.add_argument("--loop", action="store_true", help="back to the first anchor")
+    parser.add_argument("--loop", action="store_true", help="end at the first anchor again")
     parser.add_argument("-o", "--outtxt", type=Path, default=Path("z-path.txt"), metavar="TXT",
                         help="the path's latents, one point a line (default: z-path.txt)")
     parser.add_argument("--outind", type=Path, default=Path("z-path-indices.txt"), metavar="TXT",
-                        help="its particles, from 0; of points that are none, the nearest (default: z-path-indices.txt)")
+                        help="particles on the path, from 0; of points that are none, the nearest (default: "
+                        "z-path-indices.txt)")
 
 
 def read_latents(args: argparse.Namespace) -> Latents:

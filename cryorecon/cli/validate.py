@@ -14,18 +14,20 @@ import argparse
 import sys
 from pathlib import Path
 
+from cryorecon.cli import texts
+
 FLAGGED, TOO_FEW = 1, 3  # exit codes
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``validate``."""
     parser.add_argument("run", type=Path, help="output folder of train_nn or train_vae, or of one of their halves")
-    parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="(default: RUN/validate)")
-    parser.add_argument("--most", type=int, default=5000, metavar="N", help="particles that are used, drawn at random "
-                        "(default: 5000)")
-    parser.add_argument("--epoch", type=int, metavar="N", help="which checkpoint (default: the last)")
-    parser.add_argument("--datadir", metavar="DIR", help="where the image stacks lie now, if elsewhere")
-    parser.add_argument("--device", metavar="NAME", help="where to compute (default: as the run)")
+    parser.add_argument("-o", "--outdir", type=Path, metavar="DIR", help="where to write (default: RUN/validate)")
+    parser.add_argument("--most", type=int, default=5000, metavar="N", help="particles that are used at most, drawn at random, "
+                        "100 or more (default: 5000)")
+    parser.add_argument("--epoch", type=int, metavar="N", help=texts.CHECKPOINT)
+    parser.add_argument("--datadir", metavar="DIR", help=texts.DATADIR_NOW)
+    parser.add_argument("--device", metavar="NAME", help=texts.DEVICE_OF_RUN)
 
 
 def main(args: argparse.Namespace) -> int:

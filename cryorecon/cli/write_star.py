@@ -1,23 +1,25 @@
 """Write a RELION 3.1 star from images, poses and CTF.
 
-Names, poses, CTF and half-sets; the images stay as they are.
+The star names the images and holds their poses, CTF and half-sets; the images stay as they are.
 
-    cryorecon write_star particles.mrcs --ctf ctf.pkl --poses poses.pkl -o particles.star
-    cryorecon write_star particles.star --datadir /data --ind chosen.pkl -o chosen.star
+    cryorecon write_star particles.mrcs --poses poses.pkl --ctf ctf.pkl -o a.star
+    cryorecon write_star a.star --ind chosen.pkl -o chosen.star
 """
 
 import argparse
 
+from cryorecon.cli import texts
+
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``write_star``."""
-    parser.add_argument("particles", help=".mrcs, .txt, .star or .cs")
+    parser.add_argument("particles", help="images: .mrcs, .txt (a list of stacks), .star or .cs")
     parser.add_argument("-o", "--out", required=True, metavar="STAR", help="output .star")
-    parser.add_argument("--ctf", metavar="FILE", help="CTF (.pkl, .npy, .star, .cs)")
-    parser.add_argument("--poses", metavar="FILE", help="poses (.pkl, .npy, .star, .cs)")
-    parser.add_argument("--ind", metavar="FILE", help="positions of the particles to keep (.pkl, .npy, .txt)")
-    parser.add_argument("--datadir", metavar="DIR", help="folder of the image stacks")
-    parser.add_argument("--tomograms", metavar="STAR", help="the tomograms' star of a tilt series")
+    parser.add_argument("--ctf", metavar="FILE", help=texts.CTF)
+    parser.add_argument("--poses", metavar="FILE", help=texts.POSES)
+    parser.add_argument("--ind", metavar="FILE", help="positions of the particles to keep, from 0 (.pkl, .npy, .txt)")
+    parser.add_argument("--datadir", metavar="DIR", help=texts.DATADIR)
+    parser.add_argument("--tomograms", metavar="STAR", help=texts.TOMOGRAMS)
     parser.add_argument("--Apix", "--apix", type=float, metavar="Å", dest="apix",
                         help="pixel size where no file has it")
 

@@ -1,0 +1,12 @@
+"""Help of the options that many commands have: said once, so that it is the same in all of them."""
+
+CHECKPOINT = "which checkpoint (default: the last)"
+CTF = "CTF instead of the file's (.pkl, .npy, .star, .cs)"
+DATADIR = "folder of the image stacks that a star, cs or txt file names"
+DATADIR_NOW = "where the image stacks lie now (default: as in training)"
+DEVICE = "where to compute: auto, cpu, cuda, cuda:1 (default: auto)"
+DEVICE_OF_RUN = "where to compute: auto, cpu, cuda, cuda:1 (default: as the run)"
+POSES = "poses instead of the file's (.pkl, .npy, .star, .cs)"
+RUN = "output folder of a training run"
+SEED = "seed of everything random (default: 0)"
+TOMOGRAMS = "star file of the tomograms of a tilt series, if not found beside the particles'"
