@@ -36,6 +36,9 @@ def main(args: argparse.Namespace) -> None:
     from cryorecon.errors import InputError
 
     if args.is_vol:
+        for option in ("chunk", "datadir", "apix"):
+            if getattr(args, option) is not None:
+                raise InputError(f"--{option}: expected with a stack only, found it with --is-vol; drop one of the two")
         downsample_volume(args.input, args.out, args.box)
         print(f"{args.out}: a map of {args.box} px")
         return

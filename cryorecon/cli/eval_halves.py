@@ -1,11 +1,12 @@
 """Half-set conformational resolution: do two runs find the same landscape?
 
-From each run maps are decoded at particles drawn from its latents, in two draws; distances are those of maps in a mask, so
-that the latents' own coordinates do not matter. Prints the Wasserstein distance between the two landscapes beside that of
-two draws of one run (the floor) and that of a run to its mean map (the ceiling), where between them it lies (0: as one, 1: no
-better than no motion), and the resolution to which mean maps and motion agree. Where both runs saw the same particles, how
-well the latents of one foretell those of the other. Train the two on halves of the particles by --ind (train_vae --halves trains two and compares them so). Runs that searched
-their poses are first laid on each other. Writes halves.json, halves_fsc.csv and halves.png.
+From each run maps are decoded at particles drawn from its latents, in two draws; distances are those of maps in a mask, so that
+the latents' own coordinates do not matter. Prints the Wasserstein distance between the two landscapes beside that of two draws
+of one run (the floor) and that of a run to its mean map (the ceiling), where between them it lies (0: as one, 1: no better than
+no motion), and the resolution to which mean maps and motion agree. Where both runs saw the same particles, how well the latents
+of one foretell those of the other. Train the two on halves of the particles by --ind (train_vae --halves trains two and
+compares them so). Runs that searched their poses are first laid on each other. Writes halves.json, halves_fsc.csv and
+halves.png.
 
     cryorecon eval_halves run_a run_b --mask mask.mrc -o halves
 """
@@ -106,7 +107,7 @@ def _report(found: "HalvesAgreement", particles: "ParticleAgreement | None") -> 
         print(f"agreement of {name}: " + "; ".join(f"{each.bound}{each.angstrom:.2f} Å at FSC {level}" for level, each in
                                                   levels.items()))
     if particles is None:
-        print("no particles in common (or fewer than 50): latents are not compared")
+        print("no particles of one file in common (or fewer than 50): latents are not compared")
         return
     print(f"{particles.particles:,} particles in common: variance foretold, cross-validated: of z in B by A "
           f"{particles.a_to_b:.3f}, of z in A by B {particles.b_to_a:.3f}; information imbalance "

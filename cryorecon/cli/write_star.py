@@ -2,8 +2,8 @@
 
 The star names the images and holds their poses, CTF and half-sets; the images stay as they are.
 
-    cryorecon write_star particles.mrcs --poses poses.pkl --ctf ctf.pkl -o a.star
-    cryorecon write_star a.star --ind chosen.pkl -o chosen.star
+    cryorecon write_star stack.mrcs --poses poses.pkl --ctf ctf.pkl -o all.star
+    cryorecon write_star all.star --ind chosen.pkl -o chosen.star
 """
 
 import argparse

@@ -45,7 +45,7 @@ def test_halves_of_one_motion_agree(folder, tmp_path, capsys):
     assert (tmp_path / "halves.png").is_file()
     printed = capsys.readouterr().out
     assert f"ratio: {held['ratio']:.3f}" in printed
-    assert "no particles in common" in printed
+    assert "no particles of one file in common" in printed
 
 
 def test_particles_in_common_are_compared(folder, tmp_path):

@@ -77,12 +77,10 @@ def test_examples_of_help_parse(name):
 
 def test_pages_and_messages_name_options_that_exist():
     known = {"--help", "--version"}.union(*(action.option_strings for _, action in actions()), *OTHERS.values())
-    absent = []
-    for path in [page for page in PAGES if page.name != "benchmarks.md"] + [file for file in SOURCES if file.name != "page.py"]:
-        for option in re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", path.read_text()):
-            if option not in known:
-                absent.append(f"{path.relative_to(ROOT)}: {option}")
-    assert absent == []
+    read = [path for path in PAGES + SOURCES if path.name not in ("benchmarks.md", "page.py")]  # scripts' options, CSS
+    named = [(path, option) for path in read for option in re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", path.read_text())]
+    assert len(named) > 300
+    assert [f"{path.relative_to(ROOT)}: {option}" for path, option in named if option not in known] == []
 
 
 def test_the_default_that_is_stated_is_the_true_one():
