@@ -139,6 +139,12 @@ def test_downsampled_maps_keep_their_pixel_size(data):
     assert apix == pytest.approx(3.0)
 
 
+def test_a_map_takes_no_options_of_stacks(data, error_of):
+    for option in (["--chunk", "4"], ["--datadir", data], ["--Apix", "2"]):
+        said = error_of("downsample", data / "images.mrcs", "--is-vol", "-D", "8", *option, "-o", data / "w.mrc")
+        assert said.startswith(f"{option[0].lower()}: expected with a stack only")
+
+
 @pytest.mark.parametrize(("box", "match"), [("7", "even box"), ("32", "from 4 to 16"), ("0", "even box")])
 def test_downsample_refuses_odd_and_larger_boxes(data, capsys, box, match):
     assert run("downsample", data / "images.mrcs", "-D", box, "-o", data / "small.mrcs") == 2
