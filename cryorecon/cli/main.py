@@ -121,7 +121,8 @@ def overview() -> str:
     lines = ["usage: cryorecon COMMAND [options]", "", about]
     for group, commands in GROUPS.items():
         lines += ["", f"{group}:", *(f"  {name:<18} {text}" for name, text in commands.items())]
-    return "\n".join([*lines, "", "`cryorecon COMMAND --help` tells more; `cryorecon --version` says which this is."])
+    return "\n".join([*lines, "", "`cryorecon COMMAND --help` tells more; `cryorecon --version` says which this is.",
+                      "Exit code: 0 done, 2 bad input, 130 Ctrl-C; `validate` and `rerun` have more."])
 
 
 def command(name: str) -> ModuleType:
