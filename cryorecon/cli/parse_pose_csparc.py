@@ -15,6 +15,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="output, .pkl or .npy")
     parser.add_argument("-D", "--box", type=int, metavar="PX",
                         help="box of the images that the poses were found for (default: the file's)")
+    parser.add_argument("--Apix", "--apix", type=float, metavar="Å", dest="apix", help="pixel size where the file lacks it")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--abinit", action="store_true", help="the poses of class 0 of an ab-initio job")
     kind.add_argument("--hetrefine", action="store_true",
@@ -35,5 +36,5 @@ def main(args: argparse.Namespace) -> None:
 
     alignment = "alignments_class_0" if args.abinit else "alignments3D"
     meta = read_cs(args.cs, alignment, halved=args.hetrefine)
-    poses = convert_poses(meta, args.out, args.box)
+    poses = convert_poses(meta, args.out, args.box, args.apix)
     print(f"{args.out}: poses of {len(poses)} images")

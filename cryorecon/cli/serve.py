@@ -18,6 +18,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help=texts.RUN)
     parser.add_argument("epoch", type=int, nargs="?", help=texts.CHECKPOINT)
     parser.add_argument("--analysis", type=Path, metavar="DIR", help="folder that analyze wrote (default: RUN/analyze.EPOCH)")
+    parser.add_argument("--datadir", metavar="DIR", help=texts.DATADIR_NOW)
     parser.add_argument("--port", type=int, default=0, metavar="PORT",
                         help="port of this machine, up to 65535 (default: any that is free)")
     parser.add_argument("--device", default="auto", metavar="NAME", help=texts.DEVICE)
@@ -31,6 +32,7 @@ def main(args: argparse.Namespace) -> None:
     InputError: no such run, none of its reports, a port that is taken.
     """
     import warnings
+    from dataclasses import replace
 
     import numpy as np
     from torch import Tensor
@@ -48,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
     if run.z.shape[1] == 0:
         raise InputError(f"{args.run}: expected a run with latents, found one structure; eval_vol writes its map")
     try:
-        stack = load_stack(run.config)
+        stack = load_stack(run.config if args.datadir is None else replace(run.config, datadir=args.datadir))
     except InputError as error:  # maps need no images
         stack = None
         warnings.warn(f"particle images are not shown: {error}", stacklevel=1)

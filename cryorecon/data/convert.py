@@ -68,8 +68,10 @@ def convert_ctf(meta: Metadata, out: str | Path, box: int | None = None, apix: f
     if pixel is None:
         raise InputError(f"{meta.path}: expected a pixel size, found none; give --Apix")
     if meta.optics is None:
+        advice = ("is it in the job's passthrough file?" if Path(meta.path).suffix == ".cs" else
+                  "give what is one value for all by --kv, --cs, -w or --ps")
         raise InputError(f"{meta.path}: expected a whole CTF, found {', '.join(meta.lacking) or 'the defocus'} "
-                         "missing; give what is one value for all by --kv, --cs, -w or --ps")
+                         f"missing; {advice}")
     write_ctf(out, meta.optics, side, pixel)
     return meta.optics
 
@@ -106,7 +108,7 @@ def downsample_stack(path: str | Path, out: str | Path, box: int, *, chunk: int 
     free_space(out, len(source) * (box * box * 4) + mrc.HEADER_BYTES)
     for name in listed:
         name.unlink(missing_ok=True)  # written last: where it is, all its stacks are
-    with tqdm(total=len(source), unit="img", disable=not progress) as bar:
+    with tqdm(total=len(source), unit="img", disable=None if progress else True) as bar:
         for name, where in pieces:
             with mrc.StackWriter(name, box, pixel) as writer:
                 for start in range(where.start, where.stop, chunk_size(source.box)):

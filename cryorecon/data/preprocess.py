@@ -79,7 +79,7 @@ def _write_images(stack: ParticleStack, writer: StackWriter, how: Preparation, n
     """Prepare the images that the writer has not got yet."""
     step, done, box = chunk_size(stack.box), writer.count, writer.box
     try:
-        with tqdm(total=len(stack), initial=done, unit="img", disable=not progress) as bar:
+        with tqdm(total=len(stack), initial=done, unit="img", disable=None if progress else True) as bar:
             for start in range(done, len(stack), step):
                 where = np.arange(start, min(start + step, len(stack)))
                 images = stack.images(where)

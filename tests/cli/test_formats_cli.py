@@ -337,3 +337,17 @@ def test_an_absent_file_is_one_line_and_exit_code_2(tmp_path, capsys, command):
     assert captured.err.startswith("cryorecon: error: ")
     assert captured.err.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["i.npy"]
+
+
+def test_converters_of_cs_advise_what_they_take(tmp_path, error_of, capsys):
+    fields = [("blob/shape", "u4", 2), ("alignments3D/pose", "f4", 3), ("alignments3D/shift", "f4", 2),
+              ("alignments3D/psize_A", "f4")]
+    table = np.zeros(3, fields)
+    table["blob/shape"], table["alignments3D/shift"], table["alignments3D/psize_A"] = 64, [3, -4], 1.5
+    with (tmp_path / "p.cs").open("wb") as file:
+        np.save(file, table)
+    said = error_of("parse_ctf_csparc", tmp_path / "p.cs", "--Apix", "3", "-o", tmp_path / "c.pkl")
+    assert said.endswith("is it in the job's passthrough file?")
+    assert error_of("parse_pose_csparc", tmp_path / "p.cs", "-o", tmp_path / "p.pkl").endswith("found none; give --Apix")
+    assert run("parse_pose_csparc", tmp_path / "p.cs", "--Apix", "3", "-o", tmp_path / "p.npy") == 0
+    np.testing.assert_allclose(np.abs(np.load(tmp_path / "p.npy")[:, 9:]), [[4.5, 6]] * 3, rtol=1e-6)

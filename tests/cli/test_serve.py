@@ -50,7 +50,10 @@ def test_it_serves_until_interrupted(run, capsys, monkeypatch):
 
     monkeypatch.setattr(ReportServer, "serve_forever", one_visit)
     capsys.readouterr()
-    assert main(["serve", str(run), "--device", "cpu"]) == 0
+    moved = run.parent / "moved"
+    moved.mkdir()
+    (run.parent / "data" / "particles.mrcs").rename(moved / "particles.mrcs")
+    assert main(["serve", str(run), "--device", "cpu", "--datadir", str(moved)]) == 0
     assert capsys.readouterr().out.startswith("http://127.0.0.1:")
     assert told["volume?z=0,0"]["box"] == 32
     assert told["images?particle=39"]["count"] == 1
