@@ -1,7 +1,7 @@
 """Paths along the principal components of the latents, the other components at the mean.
 
 Writes pcN.txt, latents that eval_vol --zfile reads, and pcN_ind.txt, the particle nearest to each point; with a run and
---vol, maps and a ChimeraX script in DIR/pcN too.
+--vol, maps and a ChimeraX script in pcN of that folder too.
 
     cryorecon pc_traversal out --pc 1 2 -n 10 -o out/paths
 """

@@ -277,8 +277,8 @@ def find_poses(config: RunConfig, problem: Problem, directory: RunDirectory, rep
         if not stage.emerged and not stage.searches(schedule):
             directory.drop_stage(SAVED)
             raise InputError(f"{config.particles}: no structure emerged: half maps agree to "
-                             f"{extent_of(grid) / stage.resolved:.3g} Å, no further than the "
-                             f"{extent_of(grid) / stage.looked:.3g} Å on which the images were aligned, as those of pure "
+                             f"{extent_of(grid) / stage.resolved:.3g} Å, hardly beyond the "
+                             f"{extent_of(grid) / stage.looked:.3g} Å to which the images were aligned, as those of pure "
                              "noise do; check contrast, CTF and mask, or give --poses or --pose-init")
         speed = {"images_per_second": len(stack) / (time.monotonic() - began)}
         directory.save_stage(SAVED, vars(stage) | {"table": table.state_dict()})
