@@ -38,10 +38,11 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
 
-# Hostile files and faults in full; `make test` has a sample of either. CASES: of each reader. As root disks fill up too.
+# Hostile files, large ones and faults in full; `make test` has a sample of either. CASES: of each reader. As root disks fill up too.
 CASES ?= 400
 robustness: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/robustness/fuzz.py --cases $(CASES) --json benchmarks/results/robustness_fuzz.json
+	OMP_NUM_THREADS=1 $(BIN)/python tests/robustness/large.py --json benchmarks/results/robustness_large.json
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(BIN)/python tests/robustness/faults.py
 
 check: $(READY)

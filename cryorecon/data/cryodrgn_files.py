@@ -138,18 +138,19 @@ def checked_indices(values: np.ndarray, n: int | None = None, where: str = "") -
     """
     if values.dtype == bool and values.ndim == 1 and (n is None or len(values) == n):
         return np.flatnonzero(values)
-    if values.ndim != 1 or values.dtype.kind not in "iuf" or (values != np.floor(values)).any():
+    if values.ndim != 1 or values.dtype.kind not in "iuf" or (values.dtype.kind == "f" and (values != np.floor(values)).any()):
         raise InputError(f"{where}expected a list of whole numbers, found {values.dtype} of shape {values.shape}")
-    indices = values.astype(np.int64)
+    indices = values.astype(np.int64, copy=False)
     if len(indices) == 0:
         raise InputError(f"{where}expected at least one index, found none")
     if n is not None and (indices.min() < 0 or indices.max() >= n):
         raise InputError(f"{where}expected indices from 0 to {n - 1}, found {int(indices.min())} to "
                          f"{int(indices.max())}; the list belongs to another data set")
-    unique, count = np.unique(indices, return_counts=True)
-    if len(unique) < len(indices):
-        raise InputError(f"{where}expected each index once, found {len(indices) - len(unique)} of {len(indices)} repeated, "
-                         f"the first {int(unique[count > 1][0])}; remove them")
+    order = np.sort(indices)
+    again = order[1:][order[1:] == order[:-1]]
+    if len(again):
+        raise InputError(f"{where}expected each index once, found {len(again)} of {len(indices)} repeated, the first "
+                         f"{int(again[0])}; remove them")
     return indices
 
 

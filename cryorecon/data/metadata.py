@@ -2,16 +2,20 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.data.poses import Poses
+from cryorecon.data.poses import ROWS, Poses
 from cryorecon.data.source import FileSource
 from cryorecon.data.star_text import numbers_of
 from cryorecon.errors import InputError
 from cryorecon.imaging.ctf import Optics
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def resolve(names: list[str], folder: Path, datadir: str | Path | None) -> list[
             for name, place in zip(names, places, strict=True)]
 
 
-def image_names(column: np.ndarray, path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+def image_names(column: "pd.Series", path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Split ``000001@stack.mrcs`` (counted from 1) or ``stack.mrcs`` into stacks, ``file_index`` and ``frame`` (from
     0).
 
@@ -134,13 +138,19 @@ def image_names(column: np.ndarray, path: Path) -> tuple[list[str], np.ndarray, 
     """
     import pandas as pd
 
-    parts = pd.Series(column, dtype="str").str.partition("@")
-    numbered = (parts[1] == "@").to_numpy()
-    stack = parts[2].where(numbered, parts[0])
-    number = numbers_of(parts[0].where(numbered, "1"))
-    bad = np.flatnonzero(~((number >= 1) & (number < 1 << 53)))
-    if len(bad):
-        raise InputError(f"{path}: expected image names such as 000001@stack.mrcs, found {column[bad[0]]!r} in row "
-                         f"{bad[0] + 1}")
-    codes, names = pd.factorize(stack)
-    return [str(name) for name in names], codes.astype(np.int32), number.astype(np.int64) - 1
+    known: dict[str, int] = {}
+    file_index, frame = np.empty(len(column), np.int32), np.empty(len(column), np.int64)
+    for start in range(0, len(column), ROWS):  # words take ten times the room of the numbers that they become
+        rows = slice(start, min(start + ROWS, len(column)))
+        parts = column.iloc[rows].astype("str").str.partition("@")
+        numbered = parts[1] == "@"
+        number = numbers_of(parts[0].where(numbered, "1"))
+        bad = np.flatnonzero(~((number >= 1) & (number < 1 << 53)))
+        if len(bad):
+            row = start + int(bad[0])
+            raise InputError(f"{path}: expected image names such as 000001@stack.mrcs, found {column.iloc[row]!r} in row "
+                             f"{row + 1}")
+        codes, names = pd.factorize(parts[2].where(numbered, parts[0]))
+        file_index[rows] = np.array([known.setdefault(str(name), len(known)) for name in names], np.int32)[codes]
+        frame[rows] = number.astype(np.int64) - 1
+    return list(known), file_index, frame

@@ -9,6 +9,7 @@ from cryorecon.errors import InputError
 from cryorecon.geometry import rotations
 
 MAX_DEFECT = 1e-3
+ROWS = 1 << 16  # of a long table that are turned at once into what takes less room
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Poses:
         if rotation.ndim != 3 or rotation.shape[1:] != (3, 3) or shift.shape != (len(rotation), 2):
             raise InputError(f"{source}: expected rotations (N, 3, 3) and shifts (N, 2), found {tuple(rotation.shape)} "
                              f"and {tuple(shift.shape)}")
-        wrong = torch.nonzero(~(rotations.defect(rotation.double()) <= MAX_DEFECT)).flatten()
+        good = [rotations.defect(part.double()) <= MAX_DEFECT for part in rotation.split(ROWS)]
+        wrong = torch.nonzero(~torch.cat(good)).flatten()
         if len(wrong):
             row = int(wrong[0])
             raise InputError(f"{source}: expected rotation matrices, found {len(wrong)} of {len(rotation)} that are "

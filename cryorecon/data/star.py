@@ -47,20 +47,23 @@ def read_star(path: str | Path, tomograms: str | Path | None = None, datadir: st
     stacks, file_index, number = _images(frame, path)
     rotation = _rotation(frame, path)
     particle, tilt = _tilts(frame, rotation, path)
+    micrograph = cols.micrographs(frame)
+    frame = frame.drop(columns=["rlnImageName", "rlnMicrographName"], errors="ignore")  # words take half of all room
+    del blocks
     optics, lacking = cols.optics_of(frame, path)
     shift, in_pixels = _shift(frame, path)
     return Metadata(
         path, stacks, file_index, number, apix=cols.pixel_size(frame, path), box=cols.box_of(frame, path),
         optics=optics, rotation=rotation, shift=None if rotation is None else shift, shift_in_pixels=in_pixels,
         half=cols.half_sets(frame), particle=particle, tilt=tilt, premultiplied=cols.premultiplied(frame, path),
-        white=cols.is_white(frame), lacking=lacking, micrograph=cols.micrographs(frame),
+        white=cols.is_white(frame), lacking=lacking, micrograph=micrograph,
     )
 
 
 def _images(frame: "pd.DataFrame", path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     if "rlnImageName" not in frame:
         return [], np.zeros(len(frame), np.int32), np.arange(len(frame))
-    return image_names(frame["rlnImageName"].to_numpy(dtype=object), path)
+    return image_names(frame["rlnImageName"], path)
 
 
 def _rotation(frame: "pd.DataFrame", path: Path) -> Tensor | None:

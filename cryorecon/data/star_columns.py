@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cryorecon.data import star_text
 from cryorecon.data.files import is_gzip, require_file, unpack
+from cryorecon.data.poses import ROWS
 from cryorecon.errors import InputError
 from cryorecon.geometry import rotations
 from cryorecon.imaging.ctf import Optics
@@ -163,8 +164,11 @@ def is_white(frame: "pd.DataFrame") -> bool:
 
 def euler_rotations(frame: "pd.DataFrame", path: Path, names: tuple[str, str, str]) -> Tensor:
     """Rotations ``(N, 3, 3)`` float64 of three columns of Euler angles in degrees."""
-    angles = np.stack([numbers(frame, name, path) for name in names], 1)
-    return rotations.from_euler(torch.from_numpy(np.deg2rad(angles)))
+    angles = torch.from_numpy(np.deg2rad(np.stack([numbers(frame, name, path) for name in names], 1)))
+    rotation = torch.empty(len(angles), 3, 3, dtype=torch.float64)
+    for some, angle in zip(rotation.split(ROWS), angles.split(ROWS), strict=True):
+        some.copy_(rotations.from_euler(angle))
+    return rotation
 
 
 def pixel_size(frame: "pd.DataFrame", path: Path) -> np.ndarray | None:

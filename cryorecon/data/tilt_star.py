@@ -60,7 +60,7 @@ def read_tilt_series(frame: "pd.DataFrame", path: Path, tomograms: str | Path | 
     particle = cols.euler_rotations(frame, path, _ANGLES)
     subtomogram = _subtomogram_rotation(frame, path)
     origin = (tilt @ (subtomogram @ _origin(frame, path).unsqueeze(-1))[row])[:, :2, 0]
-    stacks, stack_of_row, _ = image_names(frame["rlnImageName"].to_numpy(dtype=object), path)
+    stacks, stack_of_row, _ = image_names(frame["rlnImageName"], path)
     section = _sections(resolve(stacks, path.parent, datadir), stack_of_row, visible)
     return Metadata(
         path, stacks, stack_of_row[row], section, apix=cols.pixel_size(images, path), box=cols.box_of(images, path),

@@ -49,11 +49,11 @@ class Optics:
     @staticmethod
     def from_columns(n: int, **columns: Tensor | float) -> "Optics":
         """Optics of ``n`` images from named columns (scalars are repeated); missing ones are 0, ``scale`` is 1."""
-        table = torch.zeros(n, len(COLUMNS), dtype=torch.float64)
+        table = torch.zeros(n, len(COLUMNS))
         table[:, COLUMNS.index("scale")] = 1.0
         for name, value in columns.items():
-            table[:, COLUMNS.index(name)] = torch.as_tensor(value, dtype=torch.float64)
-        return Optics(table.float())
+            table[:, COLUMNS.index(name)] = torch.as_tensor(value)
+        return Optics(table)
 
 
 def wavelength(voltage: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from cryorecon.data.load import load_particles, read_metadata
 from cryorecon.data.mrc import write_stack
 from cryorecon.data.star import read_star
 from cryorecon.data.star_write import write_star
+from cryorecon.errors import InputError
 from cryorecon.geometry import rotations
 
 
@@ -291,3 +292,27 @@ def test_real_images_load_with_their_own_pickles_or_star_alike(shared_data):
     torch.testing.assert_close(a.optics.parameters[:, :7], b.optics.parameters[:, :7])
     assert a.n_particles == 72
     assert load_particles(folder / "10076_both_32_sim.star").n_particles == 144
+
+
+def test_a_table_is_taken_in_parts_and_comes_out_whole(tmp_path, monkeypatch):
+    """Names, poses and their complaints know the row, whichever part it is in."""
+    rng, n = np.random.default_rng(0), 50
+    angles, stack, number = rng.uniform(0, 90, (n, 3)).round(3), rng.integers(0, 7, n), rng.integers(1, 99, n)
+    rows = [f"{number[i]:06d}@s{stack[i]}.mrcs {' '.join(map(str, angles[i]))}" for i in range(n)]
+    columns = ("rlnImageName", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    path = tmp_path / "p.star"
+    path.write_text(star_text(columns, rows))
+    whole = read_star(path)
+    for module in ("metadata", "star_columns", "poses"):
+        monkeypatch.setattr(f"cryorecon.data.{module}.ROWS", 8)
+    parts = read_star(path)
+    assert parts.stacks == whole.stacks == [f"s{i}.mrcs" for i in dict.fromkeys(stack.tolist())]
+    np.testing.assert_array_equal(parts.file_index, whole.file_index)
+    np.testing.assert_array_equal([parts.stacks[i] for i in parts.file_index], [f"s{i}.mrcs" for i in stack])
+    np.testing.assert_array_equal(parts.frame, number - 1)
+    assert torch.equal(parts.rotation, whole.rotation)
+    assert len(parts.poses(1.0)) == n
+    rows[43] = "nonsense@s1.mrcs 0 0 0"
+    path.write_text(star_text(columns, rows))
+    with pytest.raises(InputError, match=r"found 'nonsense@s1\.mrcs' in row 44"):
+        read_star(path)
