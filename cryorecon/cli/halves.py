@@ -46,7 +46,8 @@ def _train(args: argparse.Namespace, name: str, preset: dict[str, Any]) -> None:
     try:
         for number in halves.HALVES:
             directory = run_directory(halves.half_folder(out, number))
-            print(f"half {number}", file=sys.stderr)
+            if ranks.leads():
+                print(f"half {number}", file=sys.stderr)
             own = halves.half_config(config, out, number)
             done = max(directory.epochs(), default=0) if directory.path in [run.path for run in there] else None
             carry_out(own, directory, (["cryorecon", *sys.argv[1:]], short), done, table)

@@ -91,6 +91,21 @@ def test_poses_are_searched_together(data, tmp_path):
     assert len(torch.unique(rotation.flatten(1), dim=0)) > 55
 
 
+@pytest.mark.slow
+def test_halves_are_trained_together(data, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    command = ["train_nn", data / "particles.star", *TINY, "-n", "1", "--halves", "-o"]
+    assert main([*map(str, command), str(one)]) == 0
+    code, out, err = finished(team("-m", "cryorecon", *command, two))
+    assert code == 0, err
+    assert (err.count("half 2\n"), out.count("gold standard of the map")) == (1, 1), "one speaks"
+    for half in ("half_1", "half_2"):
+        np.testing.assert_array_equal(np.load(two / f"{half}.npy"), np.load(one / f"{half}.npy"))
+        assert curve(two / half) == pytest.approx(curve(one / half), rel=CURVE)
+    ours, theirs = (np.loadtxt(out / "gold_standard/fsc.csv", delimiter=",", skiprows=1, usecols=(4, 6)) for out in (one, two))
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
 @pytest.fixture(scope="module")
 def whole(known, tmp_path_factory):
     """Three passes of two processes that nobody disturbed."""
