@@ -241,6 +241,29 @@ def test_reader_that_leaves_gets_silence_and_code_141():
     assert (child.returncode, error) == (141, "")
 
 
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0)])
+def test_closed_streams_are_nowhere_and_no_file_takes_their_place(tmp_path, closed, code):
+    made = tmp_path / "made"
+    call = f"{sys.executable} -m cryorecon simulate -n 3 -D 36 --apix 6 --motion rigid --snr 0 -o {made} {closed}"
+    done = subprocess.run(["sh", "-c", call], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.replace("\r", "")) == (code, "")
+    assert (made / "particles.mrcs").stat().st_size == 1024 + 3 * 36 * 36 * 4
+    assert sorted(path.name for path in made.iterdir())[-1] == "truth.npz"
+
+
+def test_a_terminal_without_the_letters_gets_escapes():
+    body = "print('1 Å ± 2 µm')"
+    done = python("-c", CHILD.format(body=body), env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 \\xc5 \\xb1 2 \\xb5m\n", "")
+
+
+@pytest.mark.parametrize("stream", ["2>/dev/full", "2>&-"])
+def test_an_error_that_nobody_hears_keeps_its_exit_code(stream):
+    call = f"{sys.executable} -m cryorecon inspect nothing {stream}"
+    done = subprocess.run(["sh", "-c", call], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError("a defect without a path")])
 def test_a_defect_keeps_its_traceback(error, stub):
     stub(raises(error))

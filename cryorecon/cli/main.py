@@ -7,6 +7,7 @@ A subcommand is a module ``cryorecon/cli/<name>.py`` with a docstring (its help)
 import argparse
 import errno
 import importlib
+import io
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from cryorecon import __version__
 from cryorecon.cli.memory import keep_freed_blocks
@@ -184,8 +185,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
+    _prepare_streams()
     if not argv:
-        print(overview(), file=sys.stderr)
+        _tell(overview())
         return USER_ERROR
     try:
         with _one_line_warnings(), _one_speaker(), _sigterm():
@@ -195,11 +197,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(failure(error))
     except Stopped as stopped:
         if not follows():
-            print(f"cryorecon: {one_line(str(stopped))}", file=sys.stderr)
+            _tell(f"cryorecon: {one_line(str(stopped))}")
         return 0
     except KeyboardInterrupt as error:  # a command that knows how to go on says so in the exception
         told, code = ("terminated", TERMINATED) if isinstance(error, Terminated) else ("interrupted", INTERRUPTED)
-        print("\n" + ": ".join([f"cryorecon: {told}", *map(str, error.args)]), file=sys.stderr)
+        _tell("\n" + ": ".join([f"cryorecon: {told}", *map(str, error.args)]))
         return code
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported here
@@ -207,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain("expected GPU memory for this step, found too little left; end what else runs there, give a smaller "
                          "-b, or make the box smaller (cryorecon preprocess -D); what is saved goes on by --resume")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
+        _abandon(sys.stdout)
         return READER_GONE
     except OSError as error:
         return _complain(failure(error))
@@ -215,8 +217,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(line: str) -> int:
-    print(f"cryorecon: error: {line}", file=sys.stderr)
+    _tell(f"cryorecon: error: {line}")
     return USER_ERROR
+
+
+def _tell(line: str) -> None:
+    """Print ``line`` to stderr; where nobody hears it the exit code speaks alone."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _abandon(sys.stderr)
+
+
+def _abandon(stream: TextIO) -> None:
+    """Let what ``stream`` still holds go nowhere: Python would fail over it as it ends, and change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _prepare_streams() -> None:
+    """Open to nowhere what whoever started us has closed (``>&-``): the next file would get its number, and be printed into.
+    What stdout's encoding lacks it prints as escapes, as stderr does: an Å must not end a run."""
+    for name in ("stdin", "stdout", "stderr"):  # in the order of their numbers, which the system hands out ascending
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def failure(error: InputError | OSError) -> str:
