@@ -5,7 +5,7 @@ import os
 
 def launched() -> int:
     """How many processes were started together."""
-    return _number("WORLD_SIZE", 1)
+    return max(_number("WORLD_SIZE", 1), 1)
 
 
 def follows() -> bool:

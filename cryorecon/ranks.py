@@ -15,6 +15,7 @@ from cryorecon.errors import InputError
 from cryorecon.launch import launched
 
 PATIENCE = timedelta(hours=2)  # for a process that reads or writes while others wait
+MEETING = timedelta(minutes=5)  # for all of them to come; nothing but a kill ends this waiting before
 STRIDE = 7_777_777  # between the random streams of two processes
 
 
@@ -31,7 +32,9 @@ def joined() -> Iterator[None]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        distributed.init_process_group(backend, timeout=PATIENCE)
+        store, own_number, size = next(iter(distributed.rendezvous("env://", timeout=MEETING)))
+        distributed.init_process_group(backend, store=store, rank=own_number, world_size=size, timeout=PATIENCE)
+        store.set_timeout(PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"expected {launched()} processes that find each other, as torchrun starts them, found: "
                          f"{str(error).splitlines()[0]}") from None

@@ -276,7 +276,7 @@ def append_text(path: Path, text: str) -> None:
         if error.errno != errno.ELOOP:
             raise
         raise InputError(f"{path}: expected a file to add to, found a link; remove it") from None
-    with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "a", encoding="utf-8", errors="surrogateescape") as file:  # of names that are no text
         file.write(text)
 
 

@@ -183,7 +183,7 @@ def _fingerprint(stack: ParticleStack, how: Preparation) -> str:
     if isinstance(stack.source, FileSource):
         for header in stack.source.headers:
             state = header.path.stat()
-            digest.update(f"{header.path.absolute()} {state.st_size} {state.st_mtime_ns}\n".encode())
+            digest.update(f"{header.path.absolute()} {state.st_size} {state.st_mtime_ns}\n".encode(errors="surrogateescape"))
         digest.update(stack.source.file_index.tobytes())
         digest.update(stack.source.frame.tobytes())
     return digest.hexdigest()

@@ -79,8 +79,13 @@ class RunDirectory:
 
         Raises
         ------
-        InputError: the folder already holds a run, or is a file.
+        InputError: the folder already holds a run, or is a file, or its name holds bytes that are no text.
         """
+        try:
+            str(self.path.absolute()).encode()
+        except UnicodeEncodeError:  # torch could not open its weights again
+            raise InputError(f"{self.path}: expected a folder for the run whose whole name is UTF-8, found other bytes in it; "
+                             "give another name, or LC_ALL=C.UTF-8 where it only seems so") from None
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: expected a folder for the run, found a file; give another name")
         if (self.path / "config.yaml").exists():

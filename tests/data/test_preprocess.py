@@ -26,6 +26,13 @@ def test_fast_cropping_is_resampling(old, new):
     torch.testing.assert_close(fourier_crop(images, new), resample(images, new, 2), atol=1e-5, rtol=1e-4)
 
 
+def test_a_folder_whose_name_is_no_text(make_data, tmp_path):
+    folder = tmp_path / os.fsdecode(b"d\xf6")
+    make_data(3, box=16).folder.rename(folder)
+    star = prepare(load_particles(folder / "images.star"), folder / "out", Preparation())
+    assert len(load_particles(star)) == 3
+
+
 def test_prepared_data_keep_poses_ctf_and_halves_and_change_the_pixel_size(make_data, tmp_path):
     data = make_data(9, box=16, apix=2.5)
     star = prepare(load_particles(data.star), tmp_path / "out", Preparation(box=8))

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 
 from cryorecon import ranks
 from cryorecon.cli.main import main
+from cryorecon.errors import InputError
 from cryorecon.training.follower import Follower, run_directory
 
 HERE = Path(__file__).parent
@@ -27,6 +30,20 @@ def team(*command: str | Path, **environment: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
                              *map(str, command)], env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | environment,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def test_who_waits_for_others_that_never_come_says_so(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {"WORLD_SIZE": 2, "RANK": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(ranks, "MEETING", timedelta(seconds=1))
+    began = time.monotonic()
+    with pytest.raises(InputError, match="expected 2 processes that find each other"), ranks.joined():
+        pass
+    assert time.monotonic() - began < 60
+    assert not torch.distributed.is_initialized()
 
 
 def finished(process: subprocess.Popen) -> tuple[int, str, str]:

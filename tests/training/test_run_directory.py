@@ -1,6 +1,7 @@
 """The run directory and the configuration in it."""
 
 import json
+import os
 import shutil
 import stat
 from dataclasses import replace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from cryorecon.data.files import append_text
 from cryorecon.errors import InputError
 from cryorecon.inference.conformation import CONFORMATIONS
 from cryorecon.inference.pose import POSES
@@ -32,6 +34,18 @@ def run(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     directory.start(CONFIG, ["cryorecon", "train_vae"])
     return directory
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    folder = tmp_path / os.fsdecode(b"d\xf6")
+    with pytest.raises(InputError, match="whole name is UTF-8"):
+        RunDirectory(folder).start(CONFIG, ["cryorecon", "train_vae"])
+    assert not folder.exists()
+
+
+def test_the_log_takes_names_that_are_no_text(tmp_path):
+    append_text(tmp_path / "run.log", os.fsdecode(b"d\xf6\n"))
+    assert (tmp_path / "run.log").read_bytes() == b"d\xf6\n"
 
 
 def test_the_configuration_survives_the_file(run):
