@@ -16,19 +16,22 @@ from cryorecon.analysis.latent import drawn
 from cryorecon.data.loader import Loader
 from cryorecon.data.source import ArraySource, ImageSource
 from cryorecon.data.stack import ParticleStack
-from cryorecon.data.tilt_pair import poses_of_particles
+from cryorecon.data.tilt_pair import owner, poses_of_particles
 from cryorecon.geometry.fourier import randomise_phases
+from cryorecon.inference.conformation.fixed import Fixed
 from cryorecon.inference.hypotheses import Hypotheses
 from cryorecon.inference.pose.given import Given
 from cryorecon.inference.pose.polish import Polish
 from cryorecon.inference.pose.search import Search
 from cryorecon.inference.pose.table import PoseTable
+from cryorecon.model import Model
 from cryorecon.objectives.cores import side_by_side
 from cryorecon.objectives.filters import filter_by_shell
 from cryorecon.training import ab_initio
 from cryorecon.training.build import Problem, settled_halves
 from cryorecon.training.closed_form import SEARCHED, Consensus, consensus
 from cryorecon.training.config import RunConfig
+from cryorecon.training.evaluate import POINTS
 from cryorecon.training.inferred import inferred
 from cryorecon.training.train import State, image_poses
 from cryorecon.volumes.raster import Raster
@@ -188,6 +191,37 @@ def fits(subject: Subject, stack: ParticleStack, found: Consensus) -> tuple[np.n
 
     side_by_side([lambda: search(1), lambda: search(2)])
     return table.evidence.cpu().double().numpy(), table
+
+
+def of_others(subject: Subject) -> tuple[Given, Given]:
+    """The run's poses, but with the rotations of other particles, and but with their shifts; every particle's goes to one
+    other."""
+    poses, stack = subject.stack.poses, subject.stack
+    assert poses is not None  # Subject.of sets them
+    order = torch.randperm(stack.n_particles, generator=torch.Generator().manual_seed(subject.config.seed + 3))
+    other = torch.empty_like(order)
+    other[order] = order.roll(1)
+    known, theirs = poses_of_particles(poses, stack), other[owner(stack)]
+    rotation, shift = known.rotation[theirs], known.shift[theirs]
+    turned = rotation if stack.tilt is None else stack.tilt @ rotation
+    device = subject.problem.device
+    return Given(turned, poses.shift).to(device), Given(poses.rotation, shift).to(device)
+
+
+def gained(subject: Subject, found: Consensus, pose: nn.Module) -> np.ndarray:
+    """Nats ``(n,)`` that each particle gains on an empty image at ``pose``, by the half map of the other half set of ``found``,
+    filtered by shell up to its resolution and masked: as in :func:`fits`, no image has met its own noise."""
+    problem, grid = subject.problem, subject.problem.grid
+    kept = found.fsc.clamp(min=0) * (torch.arange(len(found.fsc), device=found.fsc.device) < found.resolved)
+    maps = filter_by_shell(found.halves, kept.to(found.halves)[None].expand(2, -1)) * problem.mask
+    nats = torch.zeros(subject.stack.n_particles, dtype=torch.float64)
+    for number in (1, 2):
+        model = Model(grid, VoxelGrid.from_density(maps[2 - number][None], grid), pose, Fixed())
+        for batch, posed in inferred(model, subject.loader(subject.stack), POINTS):
+            with torch.no_grad():
+                gain = (batch.norm - model.energy(posed, batch)[:, 0]) * (problem.half[batch.image] == number)
+            nats.index_add_(0, batch.particle.cpu(), gain.double().cpu())
+    return nats.numpy()
 
 
 def still_images(subject: Subject, found: Consensus) -> ParticleStack:

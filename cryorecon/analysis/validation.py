@@ -1,4 +1,5 @@
-"""Three controls of a run, each with a verdict: detail that is noise, images that are noise, a molecule that does not move.
+"""Four controls of a run, each with a verdict: detail that is noise, images that are noise, poses of other particles, a
+molecule that does not move.
 
 *Detail.* The run's images with random phases beyond the shell at which its half maps' FSC falls below 0.8 are reconstructed as
 the run's own are; where the run moved poses, these are searched for again. What half maps then share beyond that shell is
@@ -8,6 +9,10 @@ overfitting, and ``(FSC_t - FSC_n) / (1 - FSC_n)`` is the FSC without it.
 images choose their poses by one search of the other half set's map. Images that hold the molecule fit it better than noise
 does; images that were made to show it by alignment don't. Noise is reconstructed at the run's poses, too, and at those that it
 chose.
+
+*Poses.* Each particle meets the other half set's map at the run's pose, and with rotation or shift of another particle in its
+place. Poses in another order than the images, or of another convention, are no better than another particle's; shifts of the
+wrong sign are worse.
 
 *Motion.* Images of the run's mean map, with noise of each image's own spectrum, show a molecule that does not move. Components
 are learned of one half set, and z is inferred of the other's images and of their still doubles: where nothing moves, both
@@ -26,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryorecon.analysis.controls import Subject, fits, reconstruct, searched_again, still_images
+from cryorecon.analysis.controls import Subject, fits, gained, of_others, reconstruct, searched_again, still_images
 from cryorecon.analysis.latent import fit_pca
 from cryorecon.data.arrays import write_csv
 from cryorecon.data.files import atomic_path
@@ -121,6 +126,7 @@ def validate(subject: Subject, report: Report = lambda line: None) -> Validation
 
     add(lambda: of_detail(subject, found, mask, curves))
     add(noise)
+    add(lambda: of_poses(subject, found))
     if subject.config.zdim:
         add(lambda: of_still(subject, found))
     return Validation(verdicts, curves, gains, problem.grid.apix, len(subject.stack), subject.stack.n_particles)
@@ -200,6 +206,29 @@ def of_noise(subject: Subject, found: Consensus, mask: Tensor,
         words += f" Noise at the run's poses has half maps that share {shared:.2f}: something other than the images agrees."
     return Verdict("noise", None if few and not agrees else fit and not agrees, words, numbers | {
         "noise_fsc_at_the_runs_poses": shared, "aligned_noise_like_the_map_A": likeness.angstrom}, few=few), (ours, theirs)
+
+
+def of_poses(subject: Subject, found: Consensus) -> Verdict:
+    """The run's poses against rotations and shifts of other particles. These alone are not asked to be better: where shifts are
+    smaller than the resolution another's is as good."""
+    rotation, shift = of_others(subject)
+    own, turned, moved = (gained(subject, found, pose) for pose in (subject.given(), rotation, shift))
+    apart, off = (float((own - each).mean()) / max(float((own - each).std()) / math.sqrt(len(own)), 1e-12)
+                  for each in (turned, moved))
+    numbers = {"images": float(own.mean()), "rotations_of_others": float(turned.mean()),
+               "shifts_of_others": float(moved.mean()), "standard_errors": apart, "standard_errors_of_shifts": off}
+    fit, wrong = apart > SURE, off < -SURE
+    few = not fit and too_few(apart, len(own))
+    words = (f"The run's images fit the map of the other half by {own.mean():.1f} nats each at the run's poses, by "
+             f"{turned.mean():.1f} with rotations of other particles ({apart:.1f} standard errors apart), by "
+             f"{moved.mean():.1f} with their shifts.")
+    if few:
+        words += f" {len(own)} particles can't tell these rotations from those of others."
+    elif not fit:
+        words += " The rotations may be in another order than the images, or of another convention."
+    if wrong:
+        words += " Shifts of others fit better: sign, unit or order of the shifts may be wrong."
+    return Verdict("poses", False if wrong else None if few else fit, words, numbers, few=few)
 
 
 def too_few(standard_errors: float, n: int) -> bool:

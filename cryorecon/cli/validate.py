@@ -2,7 +2,8 @@
 
 Detail: the run's images with their fine detail replaced by noise are reconstructed in the same way; what half maps still share
 there is overfitting. Noise: images of noise and the run's own choose their poses by one search of the other half's map; images
-that hold the molecule fit it better. Of train_vae: what seems to move in images of a molecule that does not.
+that hold the molecule fit it better. Poses: the run's fit better than those of other particles do. Of train_vae: what seems to
+move in images of a molecule that does not.
 Prints a verdict each. Exit code 0: all passed; 1: one is flagged; 3: none is, but particles are too few for one to be told.
 Writes validate.json, fsc.csv, fits.csv, fsc.png, fits.png and a page.
 

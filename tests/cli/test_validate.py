@@ -9,7 +9,7 @@ import torch
 
 from cryorecon.analysis import validation
 from cryorecon.analysis.controls import RandomPhases, Subject, fits, reconstruct, searched_again, still_images
-from cryorecon.analysis.validation import compared, of_still, shared_by
+from cryorecon.analysis.validation import compared, of_poses, of_still, shared_by
 from cryorecon.cli.main import main
 from cryorecon.data.cryodrgn_files import write_poses
 from cryorecon.data.load import load_particles
@@ -82,7 +82,7 @@ def test_a_sound_run_passes(sound, tmp_path, capsys):
     assert call("validate", sound, "-o", tmp_path) == 0
     held = json.loads((tmp_path / "validate.json").read_text())
     assert held["passed"]
-    assert [each["control"] for each in held["controls"]] == ["detail", "noise"]
+    assert [each["control"] for each in held["controls"]] == ["detail", "noise", "poses"]
     noise = held["controls"][1]["numbers"]
     assert noise["images"] > noise["control"] + 3
     assert "Every control passed." in capsys.readouterr().out
@@ -103,6 +103,39 @@ def test_einstein_from_noise_is_flagged(einstein, tmp_path, capsys):
     assert "no better than noise" in capsys.readouterr().out
 
 
+def of_given(folder, given, name):
+    """What the control of poses says of a run on ``folder``'s images at these poses."""
+    write_poses(folder / f"{name}.pkl", given, BOX, 7.0)
+    poses = ["--poses", folder / f"{name}.pkl"]
+    assert call("train_nn", folder / "rigid/particles.star", *poses, *SMALL, "-o", folder / name) == 0
+    subject = subject_of(folder / name)
+    return of_poses(subject, reconstruct(subject, subject.stack, subject.given()))
+
+
+def test_poses_are_told_from_those_of_other_particles(folder, sound):
+    subject = subject_of(sound)
+    verdict = of_poses(subject, reconstruct(subject, subject.stack, subject.given()))
+    assert verdict.passed
+    assert verdict.numbers["standard_errors"] > 20
+    assert verdict.numbers["standard_errors_of_shifts"] > 20
+
+
+def test_poses_in_another_order_are_not_passed(folder):
+    true = load_particles(folder / "rigid/particles.star").poses
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
+    verdict = of_given(folder, Poses(true.rotation[order], true.shift[order]), "another_order")
+    assert not verdict.passed
+    assert verdict.few or "another order" in verdict.words
+    assert verdict.numbers["standard_errors"] < 4
+
+
+def test_shifts_of_the_wrong_sign_are_flagged(folder):
+    true = load_particles(folder / "rigid/particles.star").poses
+    verdict = of_given(folder, Poses(true.rotation, -2 * true.shift), "wrong_sign")
+    assert verdict.passed is False
+    assert "sign, unit or order of the shifts" in verdict.words
+
+
 @pytest.mark.parametrize(("motion", "moves"), [("hinge", True), ("rigid", False)])
 def test_motion_is_told_from_chance(motion, moves, folder):
     """By components of the other half; on their own, half sets of so few images may agree on a component that isn't there."""
@@ -116,11 +149,11 @@ def test_motion_is_told_from_chance(motion, moves, folder):
 
 
 @pytest.mark.slow
-def test_a_run_with_conformations_has_a_third_control(folder, tmp_path):
+def test_a_run_with_conformations_has_a_fourth_control(folder, tmp_path):
     assert call("train_vae", folder / "hinge/particles.star", "--zdim", 2, *SMALL, "-o", tmp_path / "run") == 0
     assert call("validate", tmp_path / "run") == 0
     held = json.loads((tmp_path / "run/validate/validate.json").read_text())
-    assert [each["control"] for each in held["controls"]] == ["detail", "noise", "motion"]
+    assert [each["control"] for each in held["controls"]] == ["detail", "noise", "poses", "motion"]
 
 
 def test_a_search_that_overfits_is_measured(sound):
