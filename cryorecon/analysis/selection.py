@@ -11,6 +11,7 @@ from cryorecon.data.arrays import read_numbers, write_array
 from cryorecon.data.cryodrgn_files import read_indices
 from cryorecon.data.files import exclusive, read_json, refuse_links
 from cryorecon.errors import InputError
+from cryorecon.training.run_directory import digest
 
 IND = "ind.npy"  # in an analysis's folder: the rows of z that it is of
 SUMMARY = "summary.json"  # the last file of an analysis: where it is, all is
@@ -60,6 +61,15 @@ def analysed(folder: Path, particles: int) -> np.ndarray:
     path = folder / IND
     finished = path.is_file() and (folder / SUMMARY).is_file()
     return read_indices(path, particles) if finished else np.arange(particles)
+
+
+def require_own(folder: Path, z: np.ndarray) -> None:
+    """Raise :class:`InputError` for an analysis of another run's latents than ``z (N, d)``; one of an older version, or none,
+    says nothing."""
+    held = _table(folder / SUMMARY).get("latents") if (folder / SUMMARY).is_file() else None
+    if isinstance(held, str) and held != digest(z):
+        raise InputError(f"{folder}: expected an analysis of this run's latents, found one of others; run `cryorecon analyze` "
+                         "anew, or name the run's own (--analysis)")
 
 
 def labels_of(folder: Path, kind: str, particles: int) -> np.ndarray:

@@ -100,6 +100,7 @@ def _analyze(args: argparse.Namespace, model: "Trained", folder: Path, apix: flo
     from cryorecon.analysis.walks import walks
     from cryorecon.report import evidence_sections as evidence
     from cryorecon.report.analysis_page import make_explorer, write_analysis
+    from cryorecon.training.run_directory import digest
 
     epoch = model.epoch
     z, likelihood = model.z[rows], model.directory.likelihood(epoch)
@@ -129,7 +130,7 @@ def _analyze(args: argparse.Namespace, model: "Trained", folder: Path, apix: flo
                           facts, make_explorer(found, z, shlex.join(select), embedded, stack, series),
                           sections)
     write_summary(found, {"run": str(args.run), "epoch": epoch, "apix": apix, "version": __version__,
-                          "clusters_in": found.clusters_name, "states_in": states.name,
+                          "latents": digest(model.z), "clusters_in": found.clusters_name, "states_in": states.name,
                           "states": len(states.mixture), "occupancies": states.occupancy.round(5).tolist(),
                           "occupancy_errors": states.error.round(5).tolist()})
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.pca.explained[:3])

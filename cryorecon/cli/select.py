@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
     """
     import numpy as np
 
-    from cryorecon.analysis.selection import analysed
+    from cryorecon.analysis.selection import analysed, require_own
     from cryorecon.data.convert import filter_rows
     from cryorecon.data.cryodrgn_files import read_indices
     from cryorecon.data.files import refuse_input
@@ -68,6 +68,7 @@ def main(args: argparse.Namespace) -> None:
     if run.z.shape[1] == 0:
         raise InputError(f"{args.run}: expected a run with latents, found one structure")
     folder = args.analysis or args.run / f"analyze.{run.epoch}"
+    require_own(folder, run.z)
     among = analysed(folder, len(run.z))
     chosen = np.logical_and.reduce(_masks(args, run, folder, among))
     rows = among[~chosen if args.invert else chosen]

@@ -37,11 +37,12 @@ def main(args: argparse.Namespace) -> None:
     import numpy as np
     from torch import Tensor
 
-    from cryorecon.analysis.selection import analysed
+    from cryorecon.analysis.selection import analysed, require_own
     from cryorecon.errors import InputError
     from cryorecon.report.server import ReportServer
     from cryorecon.report.thumbnails import images_of
     from cryorecon.training.build import load_stack
+    from cryorecon.training.provenance import altered
     from cryorecon.training.trained import load_run
 
     if not 0 <= args.port < 65536:
@@ -54,11 +55,14 @@ def main(args: argparse.Namespace) -> None:
     except InputError as error:  # maps need no images
         stack = None
         warnings.warn(f"particle images are not shown: {error}", stacklevel=1)
+    if stack is not None and (told := altered(run.directory)) is not None:
+        warnings.warn(f"{told}, and the images shown are not those of the run", stacklevel=1)
 
     def decode(z: np.ndarray) -> Tensor:
         return run.density(z[None])[0]
 
     folder = args.analysis if args.analysis is not None else args.run / f"analyze.{run.epoch}"
+    require_own(folder, run.z)
     rows = analysed(folder, len(run.z))
     stack = None if stack is None else stack.of_particles(rows)
     images = None if stack is None else lambda particle: images_of(stack, particle)

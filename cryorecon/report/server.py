@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from cryorecon.data.files import require_file
-from cryorecon.errors import InputError
+from cryorecon.errors import InputError, one_line
 from cryorecon.geometry.fourier import resample
 from cryorecon.report.explorer import BOX
 from cryorecon.report.packed import pack, pack_density
@@ -105,8 +105,11 @@ class ReportServer(ThreadingHTTPServer):
             raise Refused(400, f"expected a particle from 0 to {self.particles - 1}")
         if self.images is None:
             raise Refused(404, "the run's particles are not where they were")
-        with self._decoding:
-            found = self.images(int(text))
+        try:
+            with self._decoding:
+                found = self.images(int(text))
+        except InputError as error:  # a stack that has shrunk since it was opened
+            raise Refused(404, one_line(str(error))) from None
         return json.dumps({"side": found.tiles.shape[-1], "count": len(found.tiles), "tiles": pack(found.tiles)}).encode()
 
     def file(self, name: str) -> Path:

@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -71,8 +70,6 @@ def reopened(directory: RunDirectory, epoch: int | None = None, device: str | No
     if datadir is not None:
         config = replace(config, datadir=datadir)
     problem = build.open_data(config, stack)
-    if stack is None and (found := provenance.read(directory)) is not None:
-        told = provenance.changed(entry for entry in found["inputs"] if Path(entry["path"]).is_file())
-        if told is not None:
-            warnings.warn(f"{told}, and what is found of them tells nothing of the run", stacklevel=2)
+    if stack is None and (told := provenance.altered(directory)) is not None:
+        warnings.warn(f"{told}, and what is found of them tells nothing of the run", stacklevel=2)
     return problem, restore(config, problem, saved)

@@ -150,6 +150,13 @@ def changed(found: Iterable[dict[str, Any]]) -> str | None:
     return None
 
 
+def altered(directory: RunDirectory) -> str | None:
+    """The first file that a run read which is there with other contents, in a line; one that was moved is no reason to doubt.
+    Raises :class:`InputError` for a damaged ``provenance.json``."""
+    found = read(directory)
+    return None if found is None else changed(entry for entry in found["inputs"] if Path(entry["path"]).is_file())
+
+
 def differences(sessions: list[dict[str, Any]]) -> list[str]:
     """What is another here and now than in the sessions of a run, a line each; and what of these can't be repeated."""
     lines = []

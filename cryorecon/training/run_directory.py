@@ -45,11 +45,11 @@ def _vector(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.ndim == 1 and value.is_floating_point()
 
 
-def _digest(array: np.ndarray) -> str:
+def digest(array: np.ndarray) -> str:
     """A hash of an array's numbers and shape, as float32."""
-    digest = hashlib.sha256(repr(array.shape).encode())
-    digest.update(np.ascontiguousarray(array, dtype="<f4").data)
-    return digest.hexdigest()
+    found = hashlib.sha256(repr(array.shape).encode())
+    found.update(np.ascontiguousarray(array, dtype="<f4").data)
+    return found.hexdigest()
 
 
 HELD: dict[str, Callable[[Any], bool]] = {  # what every checkpoint holds
@@ -165,7 +165,7 @@ class RunDirectory:
                   if array is not None}
         for name, array in beside.items():
             write_array(self.path / name, array)
-        state = state | {"of": self._identity(), "beside": {name: _digest(array) for name, array in beside.items()}}
+        state = state | {"of": self._identity(), "beside": {name: digest(array) for name, array in beside.items()}}
         write_atomically(self.path / f"weights.{epoch}.pt", lambda p: save_state(p, state))
         for number in self._numbers("pass"):
             if number <= epoch:
@@ -296,7 +296,7 @@ class RunDirectory:
             raise InputError(f"{path}: expected latents, a row for each particle, found an array of shape {found.shape}")
         beside = self.load(epoch).get("beside") if epoch in self.epochs() else None
         expected = beside.get(path.name) if isinstance(beside, dict) else None
-        if expected is not None and expected != _digest(found):
+        if expected is not None and expected != digest(found):
             raise InputError(f"{path}: expected the latents that weights.{epoch}.pt was saved with, found others; put back the "
                              "file that is this run's")
         return found

@@ -1,6 +1,7 @@
 """``cryorecon select``: lists that training and other programs take."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from cryorecon.cli.main import main
 from cryorecon.data.cryodrgn_files import read_indices
 from cryorecon.data.load import load_particles
 from cryorecon.data.safe_pickle import dump_pickles
-from cryorecon.training.run_directory import RunDirectory
+from cryorecon.training.run_directory import RunDirectory, digest
 
 N = 60
 TINY = ["--dec-dim", "16", "--dec-layers", "1", "--device", "cpu", "--pe-dim", "4"]
@@ -83,6 +84,18 @@ def test_an_analysis_that_was_cut_off_is_none(run, tmp_path, capsys):
     (folder / "summary.json").unlink()
     assert main(["select", str(run), "--analysis", str(folder), "--cluster", "1", "-o", str(tmp_path / "x")]) == 2
     assert "expected a finished analysis" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["select", "serve"])
+def test_an_analysis_of_other_latents_is_refused(command, run, tmp_path, capsys):
+    other = tmp_path / "analysis"
+    shutil.copytree(run / "analyze.0", other)
+    summary = json.loads((other / "summary.json").read_text())
+    (other / "summary.json").write_text(json.dumps(summary | {"latents": digest(np.ones((N // 2, 2)))}))
+    more = ["--cluster", "1", "-o", str(tmp_path / "chosen")] if command == "select" else []
+    assert main([command, str(run), "--analysis", str(other), *more]) == 2
+    assert "expected an analysis of this run's latents, found one of others" in capsys.readouterr().err
+    assert not (tmp_path / "chosen.pkl").exists()
 
 
 def test_criteria_meet(run, tmp_path):

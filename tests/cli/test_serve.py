@@ -58,6 +58,15 @@ def test_it_serves_until_interrupted(run, capsys, monkeypatch):
     assert told["volume?z=0,0"]["box"] == 32
     assert told["images?particle=39"]["count"] == 1
     assert told["summary.json"]["particles"] == 40
+    assert capsys.readouterr().err == ""
+
+    stack = run.parent / "data" / "particles.mrcs"
+    (moved / "particles.mrcs").rename(stack)
+    kept = stack.read_bytes()
+    stack.write_bytes(kept[:1024] + kept[1024 + 4096:] + kept[1024:1024 + 4096])  # in another order
+    with pytest.warns(UserWarning, match="the images shown are not those of the run"):
+        assert main(["serve", str(run), "--device", "cpu"]) == 0
+    stack.write_bytes(kept)
 
 
 @pytest.mark.parametrize(("arguments", "says"), [(["--port", "70000"], "0 to 65535"), (["9"], "9")])

@@ -131,6 +131,15 @@ def test_images_of_a_particle(server):
         assert ask(server, f"/{server.token}/images?particle={wrong}")[0] == 400
 
 
+def test_images_that_can_not_be_read_any_more_are_told(server, monkeypatch):
+    def shrunk(particle):
+        raise InputError("particles.mrcs: expected 9 bytes, found 3")
+
+    monkeypatch.setattr(server, "images", shrunk)
+    status, _, body = ask(server, f"/{server.token}/images?particle=3")
+    assert (status, body) == (404, b"particles.mrcs: expected 9 bytes, found 3\n")
+
+
 def test_no_report_or_no_port_is_told(server, tmp_path):
     with pytest.raises(InputError, match="run `cryorecon analyze`"):
         ReportServer(tmp_path, server.decode, 2)
