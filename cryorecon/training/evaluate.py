@@ -2,12 +2,14 @@
 
 import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from cryorecon.data.stack import ParticleStack
+from cryorecon.errors import InputError
 from cryorecon.training import build, provenance
 from cryorecon.training.inferred import inferred
 from cryorecon.training.run_directory import RunDirectory
@@ -69,6 +71,9 @@ def reopened(directory: RunDirectory, epoch: int | None = None, device: str | No
         config = replace(config, device=device)
     if datadir is not None:
         config = replace(config, datadir=datadir)
+    if stack is None and not Path(config.particles).exists():
+        raise InputError(f"{config.particles}: expected the particles of {directory.path}, found no such file; if they have "
+                         f"moved, write their new place into {directory.path}/config.yaml")
     problem = build.open_data(config, stack)
     if stack is None and (told := provenance.altered(directory)) is not None:
         warnings.warn(f"{told}, and what is found of them tells nothing of the run", stacklevel=2)

@@ -88,7 +88,7 @@ class RunDirectory:
                              "give another name, or LC_ALL=C.UTF-8 where it only seems so") from None
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: expected a folder for the run, found a file; give another name")
-        if (self.path / "config.yaml").exists():
+        if (self.path / "config.yaml").exists() or self.epochs() or self.passes() or self.has_stages():
             raise InputError(f"{self.path}: expected an empty or new folder, found another run; give another "
                              "-o, or --resume")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -138,8 +138,10 @@ class RunDirectory:
         for name, value in given.items():
             before = getattr(saved, name)
             if name not in MAY_CHANGE and value != before:
-                raise InputError(f"{spelled(name)}: expected {before} as the run in {self.path} began, found {value}; leave "
-                                 "it out to resume, or begin a new run in another folder")
+                do = ("leave it out to resume" if name not in PATHS else
+                      f"if the file has moved, write its new place into {self.path}/config.yaml")
+                raise InputError(f"{spelled(name)}: expected {before} as the run in {self.path} began, found {value}; {do}, or "
+                                 "begin a new run in another folder")
         done = max((*self.epochs(), *self.passes()), default=0)
         if given.get("epochs", done) < done:
             raise InputError(f"{spelled('epochs')}: expected at least {done}, the epochs that the run in {self.path} has "

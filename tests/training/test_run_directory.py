@@ -16,6 +16,7 @@ from cryorecon.inference.conformation import CONFORMATIONS
 from cryorecon.inference.pose import POSES
 from cryorecon.inference.pose.search import BOUNDS
 from cryorecon.training.config import CHOICES, RunConfig, absolute_paths
+from cryorecon.training.evaluate import reopened
 from cryorecon.training.run_directory import RunDirectory, write_atomically
 from cryorecon.volumes import VOLUMES
 from cryorecon.volumes.fourier_mlp import ENCODINGS
@@ -41,6 +42,21 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
     with pytest.raises(InputError, match="whole name is UTF-8"):
         RunDirectory(folder).start(CONFIG, ["cryorecon", "train_vae"])
     assert not folder.exists()
+
+
+def test_a_folder_with_weights_of_a_run_without_its_configuration_is_refused(run):
+    run.save(3, state(3), np.zeros((5, 2)))
+    (run.path / "config.yaml").unlink()
+    with pytest.raises(InputError, match="found another run"):
+        run.start(CONFIG, ["cryorecon", "train_vae"])
+
+
+def test_where_particles_went_is_told_to_the_configuration(run, tmp_path):
+    with pytest.raises(InputError, match=r"write its new place into .*config.yaml"):
+        run.resumed({"particles": "/moved/p.star"})
+    run.save(0, state(0), None)
+    with pytest.raises(InputError, match=r"found no such file; if they have moved, write their new place into .*config.yaml"):
+        reopened(run)
 
 
 def test_the_log_takes_names_that_are_no_text(tmp_path):
