@@ -12,6 +12,7 @@ halves.png.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,17 +68,18 @@ def main(args: argparse.Namespace) -> None:
     first = halves.draw(a.z, a.density, args.maps, box, args.seed)
     second = halves.draw(b.z, b.density, args.maps, box, args.seed + 1)
     aligned = any(run.searched for run in (a, b)) if args.align is None else args.align
+    rows_a, rows_b = halves.rows_in_common(a, b)
     facts: dict[str, object] = {"run_a": str(args.run_a), "run_b": str(args.run_b), "epochs": [a.epoch, b.epoch], "box": box,
-                                "apix": apix, "maps": args.maps, "mask": str(args.mask or "soft sphere"), "seed": args.seed}
+                                "apix": apix, "maps": args.maps, "mask": str(args.mask or "soft sphere"), "seed": args.seed,
+                                "particles_in_common": len(rows_a)}
     if aligned:
         second, found = halves.laid_on(second, first, apix)
         facts["alignment"] = {"rotation": found.rotation.tolist(), "shift_angstrom": found.shift.tolist(), "hand": found.hand,
                               "correlation": found.correlation}
         print(f"B laid on A: correlation {found.correlation:.3f}, {'mirrored' if found.hand < 0 else 'same hand'}")
     agreement = halves.compare_landscapes(first, second, mask, apix)
-    rows_a, rows_b = halves.rows_in_common(a, b)
     particles = halves.compare_particles(a.z[rows_a], b.z[rows_b], args.seed) if len(rows_a) >= 50 else None
-    _report(agreement, particles)
+    _report(agreement, particles, len(rows_a))
     folder = args.run_a / "halves" if args.outdir is None else args.outdir
     halves.write(folder, agreement, particles, facts)
     save(drawn(agreement), folder / "halves.png")
@@ -95,7 +97,11 @@ def _check(args: argparse.Namespace, a: "Trained", b: "Trained") -> None:
                          f"found {b.grid.box} px of {b.apix:.4g} Å; train both on images of one size")
 
 
-def _report(found: "HalvesAgreement", particles: "ParticleAgreement | None") -> None:
+def _report(found: "HalvesAgreement", particles: "ParticleAgreement | None", common: int) -> None:
+    """Print what was found; ``common``: particles of both runs."""
+    if common:
+        print(f"cryorecon: warning: {common:,} particles are in both runs: these are no independent halves, and maps agree on "
+              "what the noise of these images made of them, too", file=sys.stderr)
     print("Wasserstein distance of landscapes (root mean square density in the mask):")
     print(f"  A and B {found.between:.4g}; two draws of A {found.self_a:.4g}, of B {found.self_b:.4g}; A and no motion "
           f"{found.spread_a:.4g}, B and no motion {found.spread_b:.4g}")

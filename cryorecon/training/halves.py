@@ -86,8 +86,13 @@ def forget(outdir: str | Path) -> None:
 
 
 def begun(outdir: str | Path) -> list[RunDirectory]:
-    """The runs of the halves that have begun. Raises :class:`InputError` where ``outdir`` holds no halves."""
+    """The runs of the halves that have begun. Raises :class:`InputError` where ``outdir`` holds no halves, or two that meet."""
     if not all(index_file(outdir, number).is_file() for number in HALVES):
         raise InputError(f"{outdir}: expected the halves of a run to resume, found none; begin them without --resume")
+    first, second = (read_indices(index_file(outdir, number)) for number in HALVES)
+    both = np.intersect1d(first, second)
+    if len(both):
+        raise InputError(f"{outdir}: expected halves that never meet, found {len(both):,} rows that both half_1.npy "
+                         "and half_2.npy name; put back the files as they were")
     runs = [RunDirectory(half_folder(outdir, number)) for number in HALVES]
     return [run for run in runs if (run.path / "config.yaml").is_file()]

@@ -106,11 +106,12 @@ class RunDirectory:
         again, unless it was told to stop (:class:`Stopped`).
 
         With ``resume`` the run that is there goes on under ``config`` (of :meth:`resumed`) and nothing is removed.
-        Raises :class:`InputError` where another process runs in the folder.
+        Raises :class:`InputError` where another process runs in the folder, or another run than ``config``'s is there.
         """
         with exclusive(self.path):
             if resume:
                 if config != self.config():
+                    self._require_settings(config)
                     self.write_config(config, command)
                 yield
                 return
@@ -124,6 +125,14 @@ class RunDirectory:
                     for name in BEFORE_CHECKPOINT:
                         (self.path / name).unlink(missing_ok=True)
                 raise
+
+    def _require_settings(self, config: RunConfig) -> None:
+        """Raise :class:`InputError` where the folder's run differs from ``config`` by more than its end, device and paths."""
+        held = asdict(self.config())
+        for name, value in asdict(config).items():
+            if name not in (*PATHS, *MAY_CHANGE) and held[name] != value:
+                raise InputError(f"{self.path}: expected the run that goes on, with {name} {value}, found one with "
+                                 f"{held[name]!r:.60}; put back the folder that is this run's")
 
     def resumed(self, given: dict[str, Any], spelled: Callable[[str], str] = str) -> RunConfig:
         """The run's configuration with the end (``epochs``) and the ``device`` that ``given`` names.

@@ -46,11 +46,15 @@ def test_halves_of_one_motion_agree(folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"ratio: {held['ratio']:.3f}" in printed
     assert "no particles of one file in common" in printed
+    assert held["particles_in_common"] == 0
 
 
-def test_particles_in_common_are_compared(folder, tmp_path):
+def test_particles_in_common_are_compared(folder, tmp_path, capsys):
     assert call("eval_halves", folder / "whole", folder / "b", "-k", "4", "-o", tmp_path, "--device", "cpu") == 0
-    particles = json.loads((tmp_path / "halves.json").read_text())["particles"]
+    held = json.loads((tmp_path / "halves.json").read_text())
+    particles = held["particles"]
+    assert held["particles_in_common"] == 200
+    assert "200 particles are in both runs: these are no independent halves" in capsys.readouterr().err
     assert particles["particles"] == 200
     assert particles["a_to_b"] > 0.7
     assert particles["imbalance"][0] < 0.5

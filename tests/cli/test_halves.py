@@ -1,6 +1,7 @@
 """``--halves``: two runs on halves that never meet, resumable, and the gold standard of what they find."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -135,6 +136,19 @@ def test_halves_that_searched_are_laid_on_each_other(particles, tmp_path, capsys
     held = json.loads((out / "gold_standard/gold_standard.json").read_text())
     assert held["alignment"]["hand"] == 1  # both began from one map
     assert "half 2 laid on half 1" in capsys.readouterr().out
+
+
+def test_halves_that_meet_or_were_swapped_are_refused(particles, trained, tmp_path, error_of):
+    out = tmp_path / "out"
+    shutil.copytree(trained, out)
+    shutil.copy(out / "half_1.npy", out / "half_2.npy")
+    assert "expected halves that never meet" in error_of("train_nn", particles, "--halves", "--resume", "-o", out)
+    shutil.copy(trained / "half_2.npy", out / "half_2.npy")
+    shutil.rmtree(out / "half_2")
+    shutil.copytree(out / "half_1", out / "half_2")
+    before = (out / "half_2/config.yaml").read_bytes()
+    assert "expected the run that goes on, with seed" in error_of("train_nn", particles, "--halves", "--resume", "-o", out)
+    assert (out / "half_2/config.yaml").read_bytes() == before
 
 
 def test_no_halves(particles, trained, tmp_path, error_of):
