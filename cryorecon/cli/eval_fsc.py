@@ -124,22 +124,20 @@ def _pixel_sizes(args: argparse.Namespace, header_a: float, header_b: float) -> 
 
 def _mask(name: str, box: int, apix: float, box_b: int, header_b: float, apix_b: float) -> "tuple[Tensor | None, str]":
     """The mask on the common grid, and its name. A mask file on B's grid has B's pixel size, as --apix may have it."""
-    import torch
-
-    from cryorecon.data.mrc import read_volume
     from cryorecon.errors import InputError
     from cryorecon.imaging.masks import soft_sphere
     from cryorecon.metrics.resample import resample
+    from cryorecon.training.build import mask_values
 
     if name == "none":
         return None, "none"
     if name == "sphere":
         return soft_sphere(box, 0.42 * box, 0.06 * box), "soft sphere (radius 0.42 box, edge 0.06 box)"
-    array, own = read_volume(name)
-    if not array.max() > 0:
+    values, own = mask_values(name)
+    if not bool(values.max() > 0):
         raise InputError(f"{name}: expected a mask that leaves something, found no voxel above 0; give another --mask")
-    same = array.shape[-1] == box_b and (own <= 0 or header_b <= 0 or abs(own / header_b - 1) < 1e-3)
-    return resample(torch.from_numpy(array), apix_b if same or own <= 0 else own, box, apix), name
+    same = values.shape[-1] == box_b and (own <= 0 or header_b <= 0 or abs(own / header_b - 1) < 1e-3)
+    return resample(values, apix_b if same or own <= 0 else own, box, apix), name
 
 
 def _describe(found: "Alignment", known: bool) -> str:

@@ -143,9 +143,9 @@ def sphere(box: int, fraction: float) -> Tensor:
 
 def mask_values(path: str) -> tuple[Tensor, float]:
     """A mask ``(D, D, D)`` of a file and its voxel size in Å. Raises :class:`InputError` for values that are not between 0 and
-    1."""
+    1, or nowhere near 1: what a map is multiplied by would fade it."""
     values, voxel = read_volume(path)
-    if values.min() < -0.01 or values.max() > 1.01:
+    if values.min() < -0.01 or values.max() > 1.01 or 0 < values.max() < 0.5:
         raise InputError(f"{path}: expected a mask between 0 and 1, found {values.min():.3g} to {values.max():.3g}; is it a "
                          "map?")
     return torch.from_numpy(values).clamp(0, 1), voxel

@@ -36,6 +36,7 @@ POINTS_ON_GPU = 1 << 25  # but no more Fourier points than these, some 30 bytes 
 SCHEDULE = ((0.25, 5), (0.4, 4), (0.6, 2), (1.0, 1))  # (fraction of the resolved band, passes)
 POLISHED = 2  # more passes at the last band, in which poses that were found follow the conformations
 SEARCHED = 16.0  # Fourier pixels: what finds a pose lies below; polishing uses the rest
+DARK = -0.3  # :func:`contrast` below which a map is inverted
 RESTARTS = 2  # from other random components, where half sets agree on none: two may lose a motion that one start found apart
 PRIOR_FROM = 4  # passes before the latent prior is learned: components must have settled
 
@@ -213,6 +214,17 @@ def learn_prior(loader: Loader, model: Model, others: tuple[VoxelGrid, VoxelGrid
     prior = DiscretePrior.fit(gram, vector, atoms, iterations, generator)
     ranks.agree(prior)
     return prior
+
+
+def contrast(halves: Tensor, mask: Tensor) -> float:
+    """Skewness, about the level outside, of what half maps ``(2, D, D, D)`` hold inside the mask: of the one nearer to 0, and 0
+    where the two differ in sign. A molecule is sparse: above 0 where it is white; of noise within 0.2 or so."""
+    inside = mask > 0.5
+    found = []
+    for half in halves.double():
+        value = half[inside] - (half[~inside].mean() if bool((~inside).any()) else 0)
+        found.append(float(value.pow(3).mean() / value.square().mean().clamp(min=1e-300).pow(1.5)))
+    return min(found, key=abs) if found[0] * found[1] > 0 else 0.0
 
 
 def image_scales(loader: Loader, model: Model) -> Tensor:

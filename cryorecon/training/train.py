@@ -1,6 +1,7 @@
 """A run from its configuration to its last checkpoint."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -186,6 +187,9 @@ def first_map(config: RunConfig, problem: build.Problem, report: closed_form.Rep
         loader.set_scale(scale)
         found = closed_form.consensus(loader, grid, pose, half, problem.mask, config.symmetry, config.limit)
     report("consensus", {"resolution_A": grid.box * grid.apix / found.resolved, "contrast_spread": float(scale.std())})
+    if ranks.leads() and (skewness := closed_form.contrast(found.halves, problem.mask)) < closed_form.DARK:
+        warnings.warn(f"the map is darker than what surrounds it (skewness {skewness:.2f} in both half maps): expected white "
+                      "protein; are the images' contrast and --uninvert-data right?", stacklevel=2)
     return FirstMap(loader, noise, scale, pose, found)
 
 

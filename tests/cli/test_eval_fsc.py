@@ -132,6 +132,8 @@ def test_the_aligned_map_does_not_replace_its_input(pair, capsys) -> None:
     (["a.mrc", "zero.mrc"], "zero.mrc: expected a map, found 0 in every voxel"),
     (["ones.mrc", "b.mrc"], "ones.mrc: expected a map, found 1 in every voxel"),
     (["a.mrc", "b.mrc", "--mask", "zero.mrc"], "zero.mrc: expected a mask that leaves something"),
+    (["a.mrc", "b.mrc", "--mask", "a.mrc"], "a.mrc: expected a mask between 0 and 1"),
+    (["a.mrc", "b.mrc", "--mask", "faint.mrc"], "faint.mrc: expected a mask between 0 and 1, found 0.001 to 0.001"),
     (["a.mrc", "corner.mrc", "--mask", "middle.mrc"], "corner.mrc: expected a map that shows something where the mask"),
 ])
 def test_bad_input_is_one_line(pair, capsys, arguments, says) -> None:
@@ -139,7 +141,8 @@ def test_bad_input_is_one_line(pair, capsys, arguments, says) -> None:
     write_volume(folder / "flat.mrc", np.zeros((4, 8, 8), np.float32), 1.0)
     corner, middle = np.zeros((2, 30, 30, 30), np.float32)
     corner[:4, :4, :4], middle[10:20, 10:20, 10:20] = 1, 1
-    for name, values in (("zero", 0 * corner), ("ones", 1 + 0 * corner), ("corner", corner), ("middle", middle)):
+    for name, values in (("zero", 0 * corner), ("ones", 1 + 0 * corner), ("corner", corner), ("middle", middle),
+                         ("faint", 0.001 + 0 * corner)):
         write_volume(folder / f"{name}.mrc", values, 2.0)
     assert main(["eval_fsc", *(str(folder / each) if each.endswith("mrc") else each for each in arguments)]) == 2
     error = capsys.readouterr().err

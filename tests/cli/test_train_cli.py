@@ -423,8 +423,8 @@ def test_masked_images_get_a_warning_and_a_map(tmp_path):
     write_stack(tmp_path / "masked.mrcs", (stack.images() * window(20)).numpy(), 9.0)
     write_poses(tmp_path / "poses.pkl", stack.poses, 20, 9.0)
     with pytest.warns(UserWarning, match="noise in their corners"):
-        assert main(["train_nn", str(tmp_path / "masked.mrcs"), "--poses", str(tmp_path / "poses.pkl"), "-n", "0", "-o",
-                     str(tmp_path / "out")]) == 0
+        assert main(["train_nn", str(tmp_path / "masked.mrcs"), "--poses", str(tmp_path / "poses.pkl"), "--uninvert-data",
+                     "-n", "0", "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "reconstruct.0.mrc").is_file()
 
 
