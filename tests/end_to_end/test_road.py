@@ -101,8 +101,9 @@ def test_backproject_agrees_with_the_truth(simulation, tmp_path, capsys):
 def test_uninverted_data_give_the_negative_map(simulation, tmp_path):
     known = [str(simulation / "particles.mrcs"), "--poses", str(simulation / "poses.pkl"), "--ctf", str(simulation / "ctf.pkl"),
              "--device", "cpu"]
-    for name, more in (("plus", []), ("minus", ["--uninvert-data"])):
-        assert main(["backproject", *known, *more, "-o", str(tmp_path / name)]) == 0
+    assert main(["backproject", *known, "-o", str(tmp_path / "plus")]) == 0
+    with pytest.warns(UserWarning, match="darker than what surrounds it"):
+        assert main(["backproject", *known, "--uninvert-data", "-o", str(tmp_path / "minus")]) == 0
     plus, minus = (read_volume(tmp_path / name / "backproject.mrc")[0] for name in ("plus", "minus"))
     np.testing.assert_allclose(minus, -plus, atol=1e-4 * np.abs(plus).max())
 
