@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
 
     from cryorecon.cli.idle import idle
     from cryorecon.cli.session import described
-    from cryorecon.data.files import exclusive
+    from cryorecon.data.files import exclusive, require_writable
     from cryorecon.data.mrc import write_volume
     from cryorecon.errors import InputError
     from cryorecon.metrics.fsc import fsc_curve, resolution
@@ -51,8 +51,7 @@ def main(args: argparse.Namespace) -> None:
     if folder.is_file() or (folder / "config.yaml").exists():
         kind = "a file" if folder.is_file() else "a training run, whose half maps these would replace"
         raise InputError(f"{folder}: expected a folder for the maps, found {kind}; give another -o")
-    with exclusive(folder):  # a name that can't be written to, before the work
-        pass
+    require_writable(folder)
     for line in idle(config, table, searched=False):
         print(f"cryorecon: warning: {line}", file=sys.stderr)
     problem = build.open_data(config)

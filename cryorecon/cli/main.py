@@ -151,7 +151,7 @@ def parser_of(name: str) -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what ``argv`` says and return the exit code, 1 where a command that judges found against; failures are raised.
+    """Do what ``argv`` says and return the exit code, above 0 where a command that judges found against; failures are raised.
 
     Raises
     ------
@@ -180,9 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return its exit code.
 
     0: done, or a training that SIGTERM stopped where it can go on. 1: ``rerun`` found other bits, or ``validate`` an offender.
-    2: bad input, told in one line on stderr. 130: interrupted. 141: nobody reads what it prints. 143: SIGTERM. Anything else
-    that goes wrong is a defect of cryorecon and shows its
-    traceback.
+    2: bad input, told in one line on stderr. 3: particles too few for ``validate``. 130: interrupted. 141: nobody reads what it
+    prints. 143: SIGTERM. Anything else that goes wrong is a defect of cryorecon and shows its traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
     _prepare_streams()

@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
 
     from cryorecon.analysis.controls import Subject
     from cryorecon.analysis.validation import validate, write
-    from cryorecon.data.files import below, exclusive
+    from cryorecon.data.files import below, exclusive, require_writable
     from cryorecon.errors import InputError
     from cryorecon.objectives.cores import one_core_a_task
     from cryorecon.report.validation_page import write_validation
@@ -52,8 +52,7 @@ def main(args: argparse.Namespace) -> int:
     if args.most < 100:
         raise InputError(f"--most: expected at least 100 particles, found {args.most}; fewer tell nothing")
     folder = below(args.run, "validate") if args.outdir is None else args.outdir
-    with exclusive(folder):  # a name that can't be written to, before the work
-        pass
+    require_writable(folder)
     directory, began = RunDirectory(args.run), time.monotonic()
     problem, state = reopened(directory, args.epoch, args.device, datadir=args.datadir)
     subject = Subject.of(directory.config(), problem, state, args.most)

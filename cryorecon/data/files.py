@@ -231,6 +231,12 @@ def exclusive(folder: str | Path, vouching: Iterable[str] = ()) -> Iterator[Path
             each.rmdir()
 
 
+def require_writable(folder: str | Path) -> None:
+    """Ask before long work whether :func:`exclusive` will do for ``folder``; leaves all as it was. Raises what that raises."""
+    with exclusive(folder):
+        pass
+
+
 def below(home: str | Path, name: str) -> Path:
     """``home / name``, where a command puts what it makes of the folder ``home``, which may be a stranger's.
 

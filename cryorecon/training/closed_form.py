@@ -221,8 +221,8 @@ def contrast(halves: Tensor, mask: Tensor) -> float:
     where the two differ in sign. A molecule is sparse: above 0 where it is white; of noise within 0.2 or so."""
     inside = mask > 0.5
     found = []
-    for half in halves.double():
-        value = half[inside] - (half[~inside].mean() if bool((~inside).any()) else 0)
+    for half in halves:
+        value = half[inside].double() - (half[~inside].double().mean() if bool((~inside).any()) else 0)
         found.append(float(value.pow(3).mean() / value.square().mean().clamp(min=1e-300).pow(1.5)))
     return min(found, key=abs) if found[0] * found[1] > 0 else 0.0
 

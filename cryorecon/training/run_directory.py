@@ -45,6 +45,16 @@ def _vector(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.ndim == 1 and value.is_floating_point()
 
 
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """What makes a run this one: all but where its files lie and what may change when it is resumed."""
+    return {name: value for name, value in asdict(config).items() if name not in (*PATHS, *MAY_CHANGE)}
+
+
+def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
+    """The first setting that both have, with other values."""
+    return next((name for name, value in ours.items() if theirs.get(name, value) != value), None)
+
+
 def digest(array: np.ndarray) -> str:
     """A hash of an array's numbers and shape, as float32."""
     found = hashlib.sha256(repr(array.shape).encode())
@@ -111,7 +121,9 @@ class RunDirectory:
         with exclusive(self.path):
             if resume:
                 if config != self.config():
-                    self._require_settings(config)
+                    if (name := _differing(_settings(config), _settings(held := self.config()))) is not None:
+                        raise InputError(f"{self.path}: expected the run that goes on, with {name} {getattr(config, name)}, "
+                                         f"found one with {getattr(held, name)!r:.60}; put back the folder that is this run's")
                     self.write_config(config, command)
                 yield
                 return
@@ -125,14 +137,6 @@ class RunDirectory:
                     for name in BEFORE_CHECKPOINT:
                         (self.path / name).unlink(missing_ok=True)
                 raise
-
-    def _require_settings(self, config: RunConfig) -> None:
-        """Raise :class:`InputError` where the folder's run differs from ``config`` by more than its end, device and paths."""
-        held = asdict(self.config())
-        for name, value in asdict(config).items():
-            if name not in (*PATHS, *MAY_CHANGE) and held[name] != value:
-                raise InputError(f"{self.path}: expected the run that goes on, with {name} {value}, found one with "
-                                 f"{held[name]!r:.60}; put back the folder that is this run's")
 
     def resumed(self, given: dict[str, Any], spelled: Callable[[str], str] = str) -> RunConfig:
         """The run's configuration with the end (``epochs``) and the ``device`` that ``given`` names.
@@ -226,10 +230,8 @@ class RunDirectory:
         return state
 
     def _identity(self) -> dict[str, Any]:
-        """Of which run a checkpoint is: its settings, all but where its files lie and what may change when it is resumed, and
-        a hash of the fingerprints of all files that it reads."""
-        settings = {} if not (self.path / "config.yaml").is_file() else {
-            name: value for name, value in asdict(self.config()).items() if name not in (*PATHS, *MAY_CHANGE)}
+        """Of which run a checkpoint is: its settings, and a hash of the fingerprints of all files that it reads."""
+        settings = _settings(self.config()) if (self.path / "config.yaml").is_file() else {}
         return {"settings": settings, "data": self._data()}
 
     def provenance(self) -> Any:
@@ -253,10 +255,10 @@ class RunDirectory:
         if not isinstance(held, dict):
             return
         ours, settings = self._identity(), held.get("settings")
-        for name, value in settings.items() if isinstance(settings, dict) else ():
-            if ours["settings"].get(name, value) != value:
-                raise InputError(f"{path}: expected a checkpoint of this run, with {name} {ours['settings'][name]} as in "
-                                 f"config.yaml, found one of a run with {value!r:.60}; put back the file that is this run's")
+        if isinstance(settings, dict) and (name := _differing(settings, ours["settings"])) is not None:
+            raise InputError(f"{path}: expected a checkpoint of this run, with {name} {ours['settings'][name]} as in "
+                             f"config.yaml, found one of a run with {settings[name]!r:.60}; put back the file that is this "
+                             "run's")
         data = held.get("data")
         if data and ours["data"] and data != ours["data"]:
             raise InputError(f"{path}: expected a checkpoint of this run's data, as in {PROVENANCE}, found one of a run on "
@@ -276,16 +278,21 @@ class RunDirectory:
 
     def save_stage(self, name: str, state: dict[str, Any]) -> None:
         """What a stage before the first checkpoint has reached: ``stage.<name>.pt``."""
-        write_atomically(self.path / f"stage.{name}.pt", lambda p: save_state(p, state))
+        write_atomically(self.path / f"stage.{name}.pt", lambda p: save_state(p, state | {"of": self._identity()}))
 
     def drop_stage(self, name: str) -> None:
         """Forget a stage that led nowhere."""
         (self.path / f"stage.{name}.pt").unlink(missing_ok=True)
 
     def load_stage(self, name: str) -> dict[str, Any] | None:
-        """What a stage had reached, None where it never began. Raises :class:`InputError` for a damaged file."""
+        """What a stage had reached, None where it never began. Raises :class:`InputError` for a damaged file, or one of another
+        run."""
         path = self.path / f"stage.{name}.pt"
-        return load_state(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        state = load_state(path)
+        self._require_own(path, state)
+        return {part: value for part, value in state.items() if part != "of"}
 
     def z(self, epoch: int | None = None) -> np.ndarray:
         """Latents ``(particles, d)`` of a checkpoint (default: the last)."""

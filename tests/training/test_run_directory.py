@@ -149,6 +149,11 @@ def test_weights_of_another_run_are_told(run, tmp_path):
     shutil.copy(other.path / "weights.1.pt", ours)
     with pytest.raises(InputError, match=r"weights\.1\.pt: expected a checkpoint of this run, with seed 0 .* found one .* 3"):
         run.load()
+    other.save_stage("poses", {"number": 4})
+    assert other.load_stage("poses") == {"number": 4}
+    shutil.copy(other.path / "stage.poses.pt", run.path)
+    with pytest.raises(InputError, match=r"stage\.poses\.pt: expected a checkpoint of this run, with seed 0"):
+        run.load_stage("poses")
     shutil.copy(other.path / "pass.2.pt", run.path)
     with pytest.raises(InputError, match=r"pass\.2\.pt: expected a checkpoint of this run, with seed 0"):
         run.load_last()
