@@ -67,6 +67,8 @@ def score(args: argparse.Namespace, name: str, seed: int) -> Table:
                      "critic": args.critic, "critic_width": args.critic_dim, "device": args.device, "checkpoint": args.epochs}
     if args.max_shift:
         options["t_extent"] = args.max_shift
+    if args.contrast is not None:
+        options["contrast"] = args.contrast
     began = time.monotonic()
 
     def report(stage: str, values: dict[str, float]) -> None:
@@ -110,6 +112,8 @@ def main() -> None:
     parser.add_argument("--critic-lr", type=float, default=RunConfig.critic_lr, metavar="R",
                         help=f"(default: {RunConfig.critic_lr})")
     parser.add_argument("--critic", choices=("polar", "conv"), default=RunConfig.critic, help="(default: polar)")
+    parser.add_argument("--contrast", type=float, metavar="R", help="part of the game after which the critic is the maps' "
+                        "likelihood (default: never)")
     parser.add_argument("--critic-dim", type=int, default=16, metavar="N", help="(default: 16)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="(default: cpu)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="(default: 1)")

@@ -44,6 +44,8 @@ RULES = (  # of several that hold for an option the first one speaks
          "voxels have no network; take --volume conv to make it count"),
     Rule(("archetypes", "tied"), lambda c, _: c.volume in ("density", "conv"),
          "there are none to mix; take --volume archetypes to make it count"),
+    Rule(("contrast",), lambda c, _: c.volume == "conv",
+         "a network's maps cost too much for a likelihood of all views; leave out --volume conv to make it count"),
     Rule(("critic_layers",), lambda c, _: c.critic == "polar",
          "templates have no layers; take --critic conv to make it count"),
     Rule(("penalty",), lambda c, _: c.critic_held == "spectral",

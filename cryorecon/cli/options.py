@@ -39,6 +39,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "critic_width": ("--critic-dim",), "critic_layers": ("--critic-layers",), "critic_steps": ("--critic-steps",),
     "critic_lr": ("--critic-lr",), "penalty": ("--penalty",), "first_band": ("--first-band",), "growth": ("--growth",),
     "pose_prior": ("--pose-prior",), "constraint": ("--constraint",), "background": ("--background",),
+    "contrast": ("--contrast",),
 }  # fmt: skip
 
 
@@ -187,6 +188,9 @@ def add_game(parser: Parser) -> None:
     _add(group, "critic_held", "what keeps the critic smooth: a penalty of its gradient between real and simulated images, "
          "at real ones (r1), or spectral norms")
     _add(group, "penalty", "weight of that penalty, or of R1", type=float, metavar="R")
+    _add(group, "contrast", "fraction of the epochs after which the critic is the likelihood of the maps themselves, from all "
+         "views; in whole epochs, from 0 to 1, which is never (default: .4 of --volume archetypes, else 1)", type=float,
+         metavar="R")
     group = parser.add_argument_group("training")
     _add(group, "epochs", f"passes over the data (default: {GAN['epochs']}; of several maps {MULTI['epochs']})", type=int,
          metavar="N", shown=None)

@@ -85,14 +85,19 @@ class Console:
 
 
 def _progress(means: dict[str, float]) -> str:
-    """What the bar shows: of a likelihood its loss, of a game the critic's distance."""
-    return f"loss {means['energy']:.4f}" if "energy" in means else f"distance {means['distance']:.3f}"
+    """What the bar shows: of a likelihood its loss, of a game the critic's distance, or real images' likelihood beside
+    simulated ones'."""
+    if "energy" in means:
+        return f"loss {means['energy']:.4f}"
+    return f"contrast {means['contrast']:.3f}" if "contrast" in means else f"distance {means['distance']:.3f}"
 
 
 def _result(means: dict[str, float]) -> str:
     """What the line of an epoch shows."""
     if "energy" in means:
         return f"loss {means['energy']:.5f} nats a point, kl {means['kl']:.4g}"
+    if "contrast" in means:
+        return f"contrast {means['contrast']:.3f} nats, generator gradient {means.get('generator_gradient', 0):.3g}"
     return (f"critic distance {means['distance']:.3f}, slope {means['critic_slope']:.3f}, generator gradient "
             f"{means.get('generator_gradient', 0):.3g}")
 

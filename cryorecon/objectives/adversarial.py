@@ -21,6 +21,7 @@ from cryorecon.data.loader import Batch
 from cryorecon.model import Model
 from cryorecon.objectives.simulator import Simulator
 from cryorecon.objectives.steps import Gradient
+from cryorecon.objectives.view_likelihood import ViewLikelihood
 
 
 def gradient_norms(critic: nn.Module, images: Tensor) -> Tensor:
@@ -47,21 +48,28 @@ class Adversarial:
 
     simulator, critic: as named. limit: band in Fourier pixels that the critic sees; it may grow. settle: called after each of
     the generator's steps, to bring its parameters back to where they may be. prepare: called before each batch with its number
-    in the pass, to set what changes as the game goes on. batches: done in this pass.
+    in the pass, to set what changes as the game goes on. likelihood: of the generator's own maps, the critic while ``settling``
+    (set by ``prepare``); it has nothing to learn. batches: done in this pass.
     """
 
+    settling = False
+
     def __init__(self, simulator: Simulator, critic: nn.Module, game: Game, limit: float,
-                 settle: Callable[[], None] = lambda: None, prepare: Callable[[int], None] = lambda batch: None):
+                 settle: Callable[[], None] = lambda: None, prepare: Callable[[int], None] = lambda batch: None,
+                 likelihood: ViewLikelihood | None = None):
         self.simulator, self.critic, self.game, self.settle, self.prepare = simulator, critic, game, settle, prepare
-        self.limit = limit
+        self.limit, self.likelihood = limit, likelihood
         self.batches = 0
 
     def phases(self, model: Model, batch: Batch) -> Iterator[Gradient]:
         """The critic's step and, when it is due, the generator's."""
         self.prepare(self.batches)
         seen = batch.select(self.simulator.grid.band(self.limit))
-        yield Gradient("critic", lambda: self._critic(model, seen), clip=self.game.critic_clip)
         self.batches += 1
+        if self.settling:
+            yield Gradient("generator", lambda: self._contrast(model, seen), self.settle, self.game.generator_clip)
+            return
+        yield Gradient("critic", lambda: self._critic(model, seen), clip=self.game.critic_clip)
         if self.batches % self.game.critic_steps == 0:
             yield Gradient("generator", lambda: self._generator(model, seen), self.settle, self.game.generator_clip,
                            self.game.critic_steps)
@@ -93,6 +101,15 @@ class Adversarial:
             return real
         share = torch.rand(len(real), 1, 1).to(real.device)
         return share * real + (1 - share) * fake
+
+    def _contrast(self, model: Model, batch: Batch) -> dict[str, float]:
+        assert self.likelihood is not None
+        with torch.no_grad():
+            simulated = self.simulator(model, batch)
+        noise = float(self.simulator.log_noise.detach().exp())
+        difference = self.likelihood.difference(model.volume, batch, simulated, noise)
+        (-difference).backward()
+        return {"contrast": float(difference.detach()) * len(batch), "weight": float(len(batch))}
 
     def _generator(self, model: Model, batch: Batch) -> dict[str, float]:
         self.critic.requires_grad_(False)  # its gradient is the critic's step's alone

@@ -6,18 +6,16 @@ is normalised over a batch.
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cryorecon.errors import InputError
+from cryorecon.geometry.rings import Rings, around
 
 SLOPE = 0.1
 SMALLEST = 8  # px
-EDGE = 0.87  # of half the box: where the last ring lies, within the soft window
-OVERSAMPLED = 1.15  # angles of that ring beside its circumference at half of Nyquist
 
 
 class ConvCritic(nn.Module):
@@ -55,103 +53,55 @@ class ConvCritic(nn.Module):
 class PolarCritic(nn.Module):
     r"""Templates as large as the image, compared with it at every turn in the plane; the score is a mean over turns.
 
-    Where views are uniform, turning an image makes another as likely, and the best critic is blind to turns. This one is, by
-    its making, and learns one template where a critic of pixels needs one for each angle. At a signal-to-noise ratio of 0.1 no
-    small filter sees anything; a template that covers the particle sums up all of its signal.
+    Where views are uniform, turning an image in its plane makes another as likely, and so does mirroring it: the view from
+    behind is the mirror image. The best critic is blind to both. This one is, by its making, and learns one template where a
+    critic of pixels needs one for each angle, and twice. At a signal-to-noise ratio of 0.1 no small filter sees anything; a
+    template that covers the particle sums up all of its signal.
 
     .. math::
         h_j(\varphi) = \sum_r \sum_{\varphi'} w_j(r, \varphi') y(r, \varphi + \varphi'), \qquad
         D(y) = \langle a, \mathrm{mean}_\varphi\, g(h(\varphi)) \rangle,
 
-    y on rings (:func:`polar_sampling`), the sums over angles by Fourier series, g one layer on the templates' responses.
+    y on rings (:class:`~cryorecon.geometry.rings.Rings`), the sums over angles by Fourier series, the mean over the image and
+    its mirror image too, g one layer on the templates' responses.
 
     box: side D. width: K; there are 4 K templates and 2 K units on them.
     """
-
-    sampling: Tensor
-    transposed: Tensor
 
     def __init__(self, box: int, width: int = 16):
         super().__init__()
         if box < SMALLEST:
             raise InputError(f"critic: expected images of at least {SMALLEST} px for 'polar', found {box}; give --critic conv")
-        matrix, self.rings, self.angles = polar_sampling(box)
-        self.register_buffer("sampling", matrix, persistent=False)
-        self.register_buffer("transposed", matrix.T.coalesce(), persistent=False)
-        self.templates = Templates(self.rings, self.angles, 4 * width)
+        self.rings = Rings(box)
+        self.templates = Templates(self.rings, 4 * width)
         self.mixed, self.score = nn.Linear(4 * width, 2 * width), nn.Linear(2 * width, 1)
         for part in (self.mixed, self.score):
             nn.init.kaiming_normal_(part.weight, a=SLOPE)
             part.bias.data.zero_()
-        self.score.weight.data *= math.sqrt(self.angles)  # of what a mean over turns takes away
+        self.score.weight.data *= math.sqrt(self.rings.angles)  # of what a mean over turns takes away
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B,)`` for images ``(B, D, D)``."""
-        polar = _Product.apply(images.flatten(1).T, self.sampling, self.transposed).unflatten(0, (self.rings, self.angles))
-        responses = F.leaky_relu(self.templates(polar), SLOPE)  # images stay last: no array is turned over
+        orders = self.rings(images)
+        responses = F.leaky_relu(self.templates(torch.cat([orders, orders.conj()], -1)), SLOPE)
         units = F.leaky_relu(self.mixed.weight @ responses + self.mixed.bias[:, None], SLOPE)
-        return self.score(units.mean(0).T)[:, 0]
+        return self.score(units.mean(0).T)[:, 0].unflatten(0, (2, -1)).mean(0)
 
 
 class Templates(nn.Module):
     """Responses of ``n`` templates at every turn. weight: ``(n, M, R, 2)``, Fourier coefficients over the angle, of order M,
     real and imaginary part; bias: ``(n,)``."""
 
-    def __init__(self, rings: int, angles: int, n: int):
+    def __init__(self, rings: Rings, n: int):
         super().__init__()
-        self.angles = angles
-        self.weight = nn.Parameter(torch.randn(n, angles // 2 + 1, rings, 2) * math.sqrt(2 / (1 + SLOPE**2) / rings))
+        self.angles = rings.angles
+        size = (n, rings.angles // 2 + 1, rings.rings, 2)
+        self.weight = nn.Parameter(torch.randn(size) * math.sqrt(2 / (1 + SLOPE**2) / rings.rings))
         self.bias = nn.Parameter(torch.zeros(n))
 
-    def forward(self, polar: Tensor) -> Tensor:
-        """``(angles, n, B)`` of images on rings ``(R, angles, B)``."""
-        orders = torch.fft.rfft(polar, dim=1, norm="ortho").transpose(0, 1)
-        product = torch.view_as_complex(self.weight).transpose(0, 1) @ orders
-        return torch.fft.irfft(product, n=self.angles, dim=0, norm="ortho") + self.bias[:, None]
-
-
-class _Product(torch.autograd.Function):
-    """A sparse matrix times a dense one, its derivative the same with the matrix transposed: of any order, which a gradient
-    penalty needs and torch's own lacks."""
-
-    @staticmethod
-    def forward(ctx: Any, dense: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
-        ctx.matrices = transposed, matrix
-        return torch.sparse.mm(matrix, dense)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _Product.apply(gradient, *ctx.matrices), None, None
-
-
-def polar_sampling(box: int) -> tuple[Tensor, int, int]:
-    """What reads an image ``(D, D)`` on rings about its origin at ``D // 2``: a sparse matrix ``(R A, D^2)``, R rings a pixel
-    apart and A angles.
-
-    Cubic convolution (Keys 1981), 16 pixels a place; a place weighs as the root of its area, so that white noise stays white
-    but near the middle, where places are denser than pixels.
-    """
-    rings = int(EDGE * box / 2)
-    angles = 4 * math.ceil(OVERSAMPLED * math.pi * rings / 4)
-    radius = torch.arange(rings) + 0.5
-    angle = 2 * math.pi * torch.arange(angles) / angles
-    places = torch.stack([radius[:, None] * angle.sin(), radius[:, None] * angle.cos()], -1).flatten(0, 1) + box // 2
-    first = places.floor().long() - 1
-    pixels = first[:, :, None] + torch.arange(4)  # (P, 2, 4), those around a place along y and x
-    weights = _keys((places[:, :, None] - pixels).abs())
-    area = (2 * math.pi * radius / angles).sqrt().repeat_interleave(angles)
-    values = area[:, None, None] * weights[:, 0, :, None] * weights[:, 1, None, :]
-    columns = pixels[:, 0, :, None].clamp(0, box - 1) * box + pixels[:, 1, None, :].clamp(0, box - 1)
-    rows = torch.arange(len(places))[:, None, None].expand_as(columns)
-    index = torch.stack([rows.flatten(), columns.flatten()])
-    matrix = torch.sparse_coo_tensor(index, values.flatten(), (len(places), box * box), check_invariants=False)
-    return matrix.coalesce(), rings, angles
-
-
-def _keys(x: Tensor) -> Tensor:
-    """The kernel of cubic convolution at distances ``x`` of at most 2 px."""
-    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return torch.where(x <= 1, near, far)
+    def forward(self, orders: Tensor) -> Tensor:
+        """``(angles, n, B)`` of images' series ``(M, R, B)``."""
+        return around(torch.view_as_complex(self.weight).transpose(0, 1) @ orders, self.angles) + self.bias[:, None]
 
 
 CRITICS = {"conv": ConvCritic, "polar": PolarCritic}

@@ -24,6 +24,7 @@ from cryorecon.model import Model
 from cryorecon.objectives.adversarial import Adversarial, Game
 from cryorecon.objectives.critic import CRITICS, with_spectral_norms
 from cryorecon.objectives.simulator import Simulator, natural_unit
+from cryorecon.objectives.view_likelihood import ViewLikelihood
 from cryorecon.training import build, provenance
 from cryorecon.training.checkpoint_file import fill
 from cryorecon.training.config import RunConfig
@@ -39,8 +40,11 @@ SMALLEST = 4  # px of a side that the critic's last convolution leaves, unless t
 SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
 SHARES = 0.3  # step of the shares of alpha beside that of the voxels
 PULL = 0.1  # of archetypes to their neighbours, in units of their step
+PARTED = 0.4  # part of a game after which the critic of archetypes is a likelihood: from then on they must go the same way
 LATE = 0.5  # part of a game after which shares are learned: of maps that are all alike they would only walk at random
 SHARED = 8  # images of a batch that show one conformation, where each costs a map
+SETTLING = 0.15, 0.02  # first and last step beside --lr where the critic is a likelihood, whose slope doesn't vanish
+MOMENTS = {False: (0.5, 0.9), True: (0.9, 0.99)}  # of Adam: CryoGAN's, and of a critic that holds still
 FLAT, STEEP = 0.2, 5.0  # mean slope of a critic; the penalty holds a sound one near 1
 
 
@@ -87,7 +91,8 @@ def train_adversarial(config: RunConfig, directory: RunDirectory, resume: bool, 
     volume = state.model.volume
     settle = volume.constrain if isinstance(volume, RealSpace) else lambda: None
     game = Game(config.critic_steps, config.penalty, config.critic_held)
-    objective = Adversarial(state.simulator, state.critic, game, problem.grid.box / 2, settle)
+    likelihood = ViewLikelihood(problem.grid, config.zdim, config.t_extent) if contrast(config) < 1 else None
+    objective = Adversarial(state.simulator, state.critic, game, problem.grid.box / 2, settle, likelihood=likelihood)
     for epoch in range(state.epoch + 1, config.epochs + 1):
         objective.prepare = schedule(config, state, objective, made, epoch)
         began, record = time.monotonic(), taken_up(saved, epoch)
@@ -164,11 +169,14 @@ def optimisers(config: RunConfig, state: State) -> dict[str, list[torch.optim.Op
 
 def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers: dict[str, list[torch.optim.Optimizer]],
              epoch: int) -> Callable[[int], None]:
-    """What changes before each batch of a pass: the band, the step sizes, and whether archetypes are one map.
+    """What changes before each batch of a pass: the band, the step sizes, whether archetypes are one map, and whether the
+    critic is the likelihood of the maps.
 
     Steps fall along a cosine to a tenth. Those of several maps fall further: to part, maps must be found more exactly than
     they differ.
     """
+    later = contrast(config)
+    objective.settling = (epoch - 1) / config.epochs > later - 1e-9
     volume, batches = state.model.volume, math.ceil(state.loader.n_particles / config.batch)
     (critic,), (maps, scales) = optimisers["critic"], optimisers["generator"]
 
@@ -183,13 +191,25 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
                 volume.release(torch.Generator().manual_seed(config.seed))
                 apart = (done - config.tied) / (1 - config.tied)
                 of_critic, of_maps = cosine(0.7, 0.2, apart), cosine(0.3, 0.03, apart)
-                volume.pull = min(PULL * config.lr * of_maps, 0.5)
+        if objective.settling:
+            of_maps = cosine(*SETTLING, (done - later) / (1 - later))
+        if isinstance(volume, Archetypes):
+            volume.pull = min(PULL * config.lr * of_maps, 0.5)
+        for group in maps.param_groups:
+            group["betas"] = MOMENTS[objective.settling]
         for optimiser, factor in ((critic, of_critic), (maps, of_maps), (scales, of_maps)):
             for group in optimiser.param_groups:
                 first = group.setdefault("initial_lr", group["lr"])
                 group["lr"] = first * factor if done >= group.get("from", 0.0) else 0.0
 
     return prepare
+
+
+def contrast(config: RunConfig) -> float:
+    """The part of a game after which the critic is the likelihood of the maps themselves, in whole passes."""
+    if config.contrast is not None:
+        return config.contrast
+    return max(PARTED, config.tied) if config.volume == "archetypes" else 1.0
 
 
 def cosine(first: float, last: float, done: float) -> float:

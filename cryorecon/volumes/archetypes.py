@@ -56,14 +56,16 @@ class Archetypes(RealSpace):
         return torch.tensordot(self.weights(z), self.maps(), 1)
 
     def slices(self, rotation: Tensor, z: Tensor, selection: Selection) -> Tensor:
-        """As of every volume: mixtures of the archetypes' slices, ``(B, K, P)`` complex."""
+        """As of every volume: mixtures of the archetypes' slices, ``(B, K, P)`` complex; one rotation may serve all K."""
         lattice = torch.view_as_real(self.lattice.from_density(self.maps()).T.contiguous()).flatten(1)
-        parts = self.lattice.slices(lattice, rotation.expand(len(z), -1, -1, -1).flatten(0, 1), self.grid.points[selection])
-        weights = self.weights(z.flatten(0, 1)).to(parts.dtype)
-        return torch.einsum("npk,nk->np", parts, weights).unflatten(0, z.shape[:2])
+        rotation = rotation.expand(len(z), -1, -1, -1)
+        parts = self.lattice.slices(lattice, rotation.flatten(0, 1), self.grid.points[selection])
+        weights = self.weights(z.flatten(0, 1)).unflatten(0, z.shape[:2]).to(parts.dtype)
+        return torch.einsum("bnpk,bnk->bnp", parts.unflatten(0, rotation.shape[:2]), weights)
 
     def constrain(self) -> None:
-        """No voxel below zero; one map while ``tied``, and neighbours near each other later."""
+        """No voxel below zero; one map while ``tied``, and neighbours near each other later, all of one mass: conformations
+        hold the same atoms, and no image sees the mean of a map."""
         with torch.no_grad():
             self.voxels.clamp_(min=0)
             if self.tied:
@@ -71,6 +73,8 @@ class Archetypes(RealSpace):
             elif len(self.voxels) > 1:
                 inner = (self.voxels[2:] + self.voxels[:-2]) / 2
                 self.voxels.lerp_(torch.cat([self.voxels[1:2], inner, self.voxels[-2:-1]]), self.pull)
+                whole = (self.voxels * self.mask).sum((1, 2, 3), keepdim=True)
+                self.voxels.mul_(torch.where(whole > 0, whole.mean() / whole, 1.0))
 
     def release(self, generator: torch.Generator) -> None:
         """Let archetypes part: along alpha the map grows by a smooth random field, which gives the game a side to choose."""

@@ -6,28 +6,29 @@ import pytest
 import torch
 
 from cryorecon.errors import InputError
-from cryorecon.objectives.critic import ConvCritic, PolarCritic, _Product, polar_sampling, with_spectral_norms
+from cryorecon.geometry.rings import _Product, polar_sampling
+from cryorecon.objectives.critic import ConvCritic, PolarCritic, with_spectral_norms
 
 BOX = 32
 
 
-def blobs(turn, mirror=1.0):
-    """Images ``(1, D, D)`` of four blobs turned by ``turn`` radians about the origin at D // 2."""
+def blobs(turn, mirror=1.0, out=0.0):
+    """Images ``(1, D, D)`` of four blobs turned by ``turn`` radians about the origin at D // 2, one of them further ``out``."""
     axis = torch.arange(BOX) - BOX // 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     image = torch.zeros(BOX, BOX)
-    for radius, angle, width in ((3.0, 0.2, 2.0), (7.0, 1.9, 2.5), (9.0, 3.0, 2.0), (6.0, 4.6, 3.0)):
+    for radius, angle, width in ((3.0 + out, 0.2, 2.0), (7.0, 1.9, 2.5), (9.0, 3.0, 2.0), (6.0, 4.6, 3.0)):
         centre = radius * torch.tensor([math.cos(mirror * angle + turn), math.sin(mirror * angle + turn)])
         image += torch.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * width**2))
     return image[None]
 
 
-def test_templates_are_blind_to_turns_and_to_nothing_else():
+def test_templates_are_blind_to_turns_and_mirrors_and_to_nothing_else():
     torch.manual_seed(0)
     critic = PolarCritic(BOX, 4)
     with torch.no_grad():
-        scores = torch.cat([critic(blobs(turn)) for turn in torch.linspace(0, 6, 9)])
-        other = critic(blobs(0.0, mirror=-1.0))
+        scores = torch.cat([critic(blobs(turn, mirror)) for turn in torch.linspace(0, 6, 9) for mirror in (1.0, -1.0)])
+        other = critic(blobs(0.0, out=4.0))
         plain = ConvCritic(BOX, 4)
         unlike = torch.cat([plain(blobs(turn)) for turn in torch.linspace(0, 6, 9)])
     spread = float(scores.max() - scores.min())
