@@ -31,7 +31,7 @@ from cryorecon.volumes.base import Volume
 LEVEL = 2  # of the grid of views, 15 degrees apart; turned at random each time
 STATES = 6  # conformations evenly apart in alpha, from a random one on
 OVERSAMPLED = 1.45  # angles of the outermost ring beside its circumference at half of Nyquist
-SPACING = 1.0  # px between shifts
+SPACING = 2.0  # px between shifts, about as far as views 15 degrees apart move a rim; moved at random each time
 SMALLEST = 8  # px of a side
 MARGIN = 1.3  # Nyquist frequency beside the band: rings are read between pixels
 FAINTEST = -60.0  # nats below the likeliest place
@@ -61,7 +61,8 @@ class ViewLikelihood:
         angles = scale.rings.angles
         templates = scale.orders(slices).conj().transpose(1, 2) * (math.sqrt(angles) / noise**2)
         own = scale.by_shell(slices.abs().square()) / noise**2
-        means = [scale.log_likelihood(templates, own, batch).mean() for batch in (real, simulated)]
+        shifts = scale.some_shifts()
+        means = [scale.log_likelihood(templates, own, batch, shifts).mean() for batch in (real, simulated)]
         return means[0] - means[1]
 
     def _scale(self, points: int) -> "_Scale":
@@ -70,21 +71,25 @@ class ViewLikelihood:
         if box not in self.at:
             fine = self.grid
             grid = fine if box >= fine.box else Grid(box, fine.apix * fine.box / box, fine.device)
-            self.at[box] = _Scale(grid, shift_grid(self.extent, SPACING * grid.apix).to(fine.device))
+            self.at[box] = _Scale(grid, *shift_grid(self.extent, SPACING * grid.apix))
         return self.at[box]
 
 
 class _Scale:
-    """A grid with rings on it. shifts: ``(n, 2)`` in Å."""
+    """A grid with rings on it. shifts: ``(n, 2)`` in Å, ``apart`` from each other."""
 
-    def __init__(self, grid: Grid, shifts: Tensor):
-        self.grid, self.shifts = grid, shifts
+    def __init__(self, grid: Grid, shifts: Tensor, apart: float):
+        self.grid, self.shifts, self.apart = grid, shifts.to(grid.device), apart
         self.rings = Rings(grid.box, 1.0, OVERSAMPLED).to(grid.device)
 
-    def log_likelihood(self, templates: Tensor, own: Tensor, batch: Batch) -> Tensor:
+    def some_shifts(self) -> Tensor:
+        """The grid of shifts, moved at random by less than half its spacing."""
+        return self.shifts + (self.apart * (torch.rand(2) - 0.5)).to(self.shifts) if self.apart else self.shifts
+
+    def log_likelihood(self, templates: Tensor, own: Tensor, batch: Batch, shifts: Tensor) -> Tensor:
         """``(B,)``; templates ``(M, N, R)``, own ``(N, n_shells)``: power of each by shell; both in units of the noise."""
         with torch.no_grad():
-            ramps = self.grid.phase_ramp(-self.shifts, slice(0, batch.data.shape[1]))
+            ramps = self.grid.phase_ramp(-shifts, slice(0, batch.data.shape[1]))
             orders = self.orders((batch.data[:, None] * ramps).flatten(0, 1))
             counts = self.by_shell(torch.ones_like(batch.power[:1])).clamp(min=1)
             power = (self.by_shell(batch.power) / counts).repeat_interleave(len(ramps), 0).repeat(2, 1)
@@ -128,8 +133,9 @@ def half_sphere(level: int) -> Tensor:
     return every[side > 0]
 
 
-def shift_grid(extent: float, spacing: float) -> Tensor:
-    """Shifts ``(n, 2)`` evenly in a square of ``extent`` to either side, at most ``spacing`` apart."""
+def shift_grid(extent: float, spacing: float) -> tuple[Tensor, float]:
+    """Shifts ``(n, 2)`` evenly in a square of ``extent`` to either side, and how far apart: at most ``spacing``."""
     n = max(1, math.ceil(2 * extent / spacing))
-    axis = (torch.arange(n) + 0.5) * (2 * extent / n) - extent
-    return torch.cartesian_prod(axis, axis).view(-1, 2)
+    apart = 2 * extent / n
+    axis = (torch.arange(n) + 0.5) * apart - extent
+    return torch.cartesian_prod(axis, axis).view(-1, 2), apart

@@ -182,7 +182,8 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
 
     def prepare(batch: int) -> None:
         done = (epoch - 1 + batch / batches) / config.epochs
-        objective.limit = band(config, state.loader.grid.box, done)
+        since = (done - later) / (1 - later) if objective.settling else done
+        objective.limit = band(config, state.loader.grid.box, since)
         of_critic, of_maps = cosine(1, 0.1, done), cosine(1, 0.1, done)
         if isinstance(volume, Archetypes):
             if done < config.tied:
@@ -192,7 +193,7 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
                 apart = (done - config.tied) / (1 - config.tied)
                 of_critic, of_maps = cosine(0.7, 0.2, apart), cosine(0.3, 0.03, apart)
         if objective.settling:
-            of_maps = cosine(*SETTLING, (done - later) / (1 - later))
+            of_maps = cosine(*SETTLING, since)
         if isinstance(volume, Archetypes):
             volume.pull = min(PULL * config.lr * of_maps, 0.5)
         for group in maps.param_groups:

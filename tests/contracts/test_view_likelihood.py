@@ -54,10 +54,11 @@ def test_half_a_sphere_holds_each_view_or_its_opposite():
 
 
 def test_shifts_fill_the_square():
-    shifts = shift_grid(1.5, 1.0)
+    shifts, apart = shift_grid(1.5, 1.0)
     assert sorted(set(shifts[:, 0].tolist())) == [-1.0, 0.0, 1.0]
     assert len(shifts) == 9
-    assert shift_grid(0.0, 1.0).tolist() == [[0.0, 0.0]]
+    assert apart == 1.0
+    assert shift_grid(0.0, 1.0)[0].tolist() == [[0.0, 0.0]]
 
 
 def test_it_is_the_sum_over_rotations(volume):
@@ -92,10 +93,11 @@ def test_turned_and_mirrored_images_are_as_likely(volume):
 def test_shifted_images_are_found_where_shifts_are_summed_over(volume):
     turned = rotations.random(8, torch.Generator().manual_seed(5))
     still, moved = images(volume, turned), images(volume, turned, shift=torch.tensor([4.0, -4.0]))  # a pixel each
-    fixed, free = (float(ViewLikelihood(GRID, 0, extent).difference(volume, still, moved, 1.0).detach())
-                   for extent in (None, 1.5))
+    likelihood = ViewLikelihood(GRID, 0, 1.5)
+    free = [float(likelihood.difference(volume, still, moved, 1.0).detach()) for _ in range(20)]
+    fixed = float(ViewLikelihood(GRID, 0).difference(volume, still, moved, 1.0).detach())
     assert fixed > 5
-    assert abs(free) < 0.1 * fixed
+    assert abs(sum(free) / 20) < 0.3 * fixed  # by chance one or the other lies nearer to the grid, whose phase is random
 
 
 def test_a_part_of_the_band_is_compared_on_fewer_pixels(volume):
@@ -106,7 +108,7 @@ def test_a_part_of_the_band_is_compared_on_fewer_pixels(volume):
     torch.manual_seed(0)
     found = float(likelihood.difference(volume, batch, other, 1.0).detach())
     assert [scale.grid.box for scale in likelihood.at.values()] == [12]
-    likelihood.at = {12: _Scale(GRID, torch.zeros(1, 2))}
+    likelihood.at = {12: _Scale(GRID, torch.zeros(1, 2), 0.0)}
     torch.manual_seed(0)
     assert found == pytest.approx(float(likelihood.difference(volume, batch, other, 1.0).detach()), rel=0.1, abs=0.5)
 
