@@ -40,6 +40,7 @@ SMALLEST = 4  # px of a side that the critic's last convolution leaves, unless t
 SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
 SHARES = 0.3  # step of the shares of alpha beside that of the voxels
 PULL = 0.1  # of archetypes to their neighbours, in units of their step
+HELD = 0.2  # the same where the critic is a likelihood, at first; it falls with the steps
 PARTED = 0.4  # part of a game after which the critic of archetypes is a likelihood: from then on they must go the same way
 LATE = 0.5  # part of a game after which shares are learned: of maps that are all alike they would only walk at random
 SHARED = 8  # images of a batch that show one conformation, where each costs a map
@@ -195,7 +196,8 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
         if objective.settling:
             of_maps = cosine(*SETTLING, since)
         if isinstance(volume, Archetypes):
-            volume.pull = min(PULL * config.lr * of_maps, 0.5)
+            pull = HELD * of_maps / SETTLING[0] if objective.settling else PULL
+            volume.pull = min(pull * config.lr * of_maps, 0.5)
         for group in maps.param_groups:
             group["betas"] = MOMENTS[objective.settling]
         for optimiser, factor in ((critic, of_critic), (maps, of_maps), (scales, of_maps)):
