@@ -22,6 +22,7 @@ from cryorecon.model import Model
 from cryorecon.objectives.simulator import Simulator
 from cryorecon.objectives.steps import Gradient
 from cryorecon.objectives.view_likelihood import ViewLikelihood
+from cryorecon.volumes.archetypes import Archetypes
 
 
 def gradient_norms(critic: nn.Module, images: Tensor) -> Tensor:
@@ -107,7 +108,8 @@ class Adversarial:
         with torch.no_grad():
             simulated = self.simulator(model, batch)
         noise = float(self.simulator.log_noise.detach().exp())
-        difference = self.likelihood.difference(model.volume, batch, simulated, noise)
+        alike = isinstance(model.volume, Archetypes) and bool(model.volume.tied)
+        difference = self.likelihood.difference(model.volume, batch, simulated, noise, alike)
         (-difference).backward()
         return {"contrast": float(difference.detach()) * len(batch), "weight": float(len(batch))}
 

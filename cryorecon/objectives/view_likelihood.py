@@ -48,14 +48,14 @@ class ViewLikelihood:
         self.views = half_sphere(LEVEL).to(grid.device)
         self.at: dict[int, _Scale] = {}
 
-    def difference(self, volume: Volume, real: Batch, simulated: Batch, noise: float) -> Tensor:
+    def difference(self, volume: Volume, real: Batch, simulated: Batch, noise: float, alike: bool = False) -> Tensor:
         """Mean of ``log p`` of real images less that of simulated ones, in nats; its derivative goes to the volume alone.
 
-        noise: scale of the noise beside what the batches were whitened by.
+        noise: scale of the noise beside what the batches were whitened by. alike: whether maps along alpha are one.
         """
         scale = self._scale(real.data.shape[1])
         turned = self.views @ rotations.random(1)[0].to(self.views)
-        z = (torch.arange(STATES) + torch.rand(1)) / STATES if self.z_dim else torch.zeros(1)
+        z = (torch.arange(STATES) + torch.rand(1)) / STATES if self.z_dim and not alike else torch.zeros(1)
         z = z.to(turned)[None, :, None][..., : self.z_dim].expand(len(turned), -1, -1)
         slices = volume.slices(turned[:, None], z, real.selection).flatten(0, 1)
         angles = scale.rings.angles

@@ -41,8 +41,9 @@ SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
 SHARES = 0.3  # step of the shares of alpha beside that of the voxels
 PULL = 0.1  # of archetypes to their neighbours, in units of their step
 HELD = 0.2  # the same where the critic is a likelihood, at first; it falls with the steps
-PARTED = 0.4  # part of a game after which the critic of archetypes is a likelihood: from then on they must go the same way
-LATE = 0.5  # part of a game after which shares are learned: of maps that are all alike they would only walk at random
+SOUND = 2 / 3  # part of the time in which archetypes are one map after which the critic is a likelihood, and the least part of
+EARLIEST = 0.2  # a game: a likelihood finds the details of a map, not the map
+LATE = 0.7  # part of a game after which shares are learned: of maps that are all alike they would only walk at random
 SHARED = 8  # images of a batch that show one conformation, where each costs a map
 SETTLING = 0.15, 0.02  # first and last step beside --lr where the critic is a likelihood, whose slope doesn't vanish
 MOMENTS = {False: (0.5, 0.9), True: (0.9, 0.99)}  # of Adam: CryoGAN's, and of a critic that holds still
@@ -185,7 +186,7 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
         done = (epoch - 1 + batch / batches) / config.epochs
         since = (done - later) / (1 - later) if objective.settling else done
         objective.limit = band(config, state.loader.grid.box, since)
-        of_critic, of_maps = cosine(1, 0.1, done), cosine(1, 0.1, done)
+        of_critic, of_maps, apart = cosine(1, 0.1, done), cosine(1, 0.1, done), None
         if isinstance(volume, Archetypes):
             if done < config.tied:
                 of_critic, of_maps = cosine(1, 0.7, done / config.tied), cosine(1, 0.3, done / config.tied)
@@ -194,7 +195,7 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
                 apart = (done - config.tied) / (1 - config.tied)
                 of_critic, of_maps = cosine(0.7, 0.2, apart), cosine(0.3, 0.03, apart)
         if objective.settling:
-            of_maps = cosine(*SETTLING, since)
+            of_maps = cosine(*SETTLING, since if apart is None else apart)
         if isinstance(volume, Archetypes):
             pull = HELD * of_maps / SETTLING[0] if objective.settling else PULL
             volume.pull = min(pull * config.lr * of_maps, 0.5)
@@ -212,7 +213,7 @@ def contrast(config: RunConfig) -> float:
     """The part of a game after which the critic is the likelihood of the maps themselves, in whole passes."""
     if config.contrast is not None:
         return config.contrast
-    return max(PARTED, config.tied) if config.volume == "archetypes" else 1.0
+    return max(EARLIEST, SOUND * config.tied) if config.volume == "archetypes" else 1.0
 
 
 def cosine(first: float, last: float, done: float) -> float:

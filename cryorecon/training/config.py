@@ -69,7 +69,7 @@ class RunConfig:
     ``conv``; None: halvings down to 4 px), critic_steps for one of the generator, critic_lr, critic_held smooth by a gradient
     ``penalty`` of that weight, ``r1`` or ``spectral`` norms; archetypes (number of maps), tied (fraction of the passes during
     which they are one); contrast (fraction of the passes after which the critic is the likelihood of the maps themselves;
-    None: .4 of archetypes, else 1: never); first_band (fraction of Nyquist that the critic sees at first), growth (fraction
+    None: 2/3 of tied, of archetypes, else 1: never); first_band (fraction of Nyquist that the critic sees at first), growth (fraction
     of the passes until it sees all); background (path: patches of empty ice as the simulator's noise; None: Gaussian); t_extent
     is then the largest shift drawn (None: 0), pose_prior a path: of poses from which rotations, and shifts without t_extent,
     are drawn (None: all alike); constraint ``positive``, ``radial`` or ``none``: of the density's voxels.
@@ -143,7 +143,7 @@ class RunConfig:
     critic_held: str = "penalty"
     penalty: float = 10.0
     archetypes: int = 6
-    tied: float = 0.2
+    tied: float = 0.5
     contrast: float | None = None
     first_band: float = 0.5
     growth: float = 0.5
