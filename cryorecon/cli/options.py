@@ -189,8 +189,8 @@ def add_game(parser: Parser) -> None:
          "at real ones (r1), or spectral norms")
     _add(group, "penalty", "weight of that penalty, or of R1", type=float, metavar="R")
     _add(group, "contrast", "fraction of the epochs after which the critic is the likelihood of the maps themselves, from all "
-         "views; in whole epochs, from 0 to 1, which is never (default: of --volume archetypes 2/3 of --tied, else 1)", type=float,
-         metavar="R")
+         "views; in whole epochs, from 0 to 1, which is never (default: of --volume archetypes 2/3 of --tied, else 1)",
+         type=float, metavar="R")
     group = parser.add_argument_group("training")
     _add(group, "epochs", f"passes over the data (default: {GAN['epochs']}; of several maps {MULTI['epochs']})", type=int,
          metavar="N", shown=None)

@@ -40,6 +40,7 @@ SMALLEST = 4  # px of a side that the critic's last convolution leaves, unless t
 SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
 SHARES = 0.3  # step of the shares of alpha beside that of the voxels
 PULL = 0.1  # of archetypes to their neighbours, in units of their step
+STRAIGHT = 0.4  # part of the time that archetypes are several during which they lie on a line, where the critic is a likelihood
 HELD = 0.2  # the same where the critic is a likelihood, at first; it falls with the steps
 SOUND = 2 / 3  # part of the time in which archetypes are one map after which the critic is a likelihood, and the least part of
 EARLIEST = 0.2  # a game: a likelihood finds the details of a map, not the map
@@ -199,6 +200,7 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
         if isinstance(volume, Archetypes):
             pull = HELD * of_maps / SETTLING[0] if objective.settling else PULL
             volume.pull = min(pull * config.lr * of_maps, 0.5)
+            volume.straight = objective.settling and apart is not None and apart < STRAIGHT
         for group in maps.param_groups:
             group["betas"] = MOMENTS[objective.settling]
         for optimiser, factor in ((critic, of_critic), (maps, of_maps), (scales, of_maps)):

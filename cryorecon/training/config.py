@@ -69,10 +69,10 @@ class RunConfig:
     ``conv``; None: halvings down to 4 px), critic_steps for one of the generator, critic_lr, critic_held smooth by a gradient
     ``penalty`` of that weight, ``r1`` or ``spectral`` norms; archetypes (number of maps), tied (fraction of the passes during
     which they are one); contrast (fraction of the passes after which the critic is the likelihood of the maps themselves;
-    None: 2/3 of tied, of archetypes, else 1: never); first_band (fraction of Nyquist that the critic sees at first), growth (fraction
-    of the passes until it sees all); background (path: patches of empty ice as the simulator's noise; None: Gaussian); t_extent
-    is then the largest shift drawn (None: 0), pose_prior a path: of poses from which rotations, and shifts without t_extent,
-    are drawn (None: all alike); constraint ``positive``, ``radial`` or ``none``: of the density's voxels.
+    None: 2/3 of tied, of archetypes, else 1: never); first_band (fraction of Nyquist that the critic sees at first), growth
+    (fraction of the passes until it sees all); background (path: patches of empty ice as the simulator's noise; None:
+    Gaussian); t_extent is then the largest shift drawn (None: 0), pose_prior a path: of poses from which rotations, and shifts
+    without t_extent, are drawn (None: all alike); constraint ``positive``, ``radial`` or ``none``: of the density's voxels.
     Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
     pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
     """

@@ -74,6 +74,7 @@ def test_an_option_of_the_search_that_changes_nothing(typed, names, remedy):
 @pytest.mark.parametrize(("typed", "names", "remedy"), [
     ("--poses p.pkl", "--poses", "--pose-prior"), ("--dec-dim 8", "--dec-dim", "--volume conv"),
     ("--volume conv --constraint radial", "--constraint", "leave out --volume"),
+    ("--volume conv --contrast 0.5", "--contrast", "leave out --volume"),
     ("--t-extent 2 --lr 1 -b 3 --constraint radial --pose-prior p.pkl", "", ""),
 ])  # fmt: skip
 def test_an_option_of_a_game_that_changes_nothing(typed, names, remedy):

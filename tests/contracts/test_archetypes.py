@@ -81,6 +81,23 @@ def test_a_pull_brings_neighbours_nearer_and_keeps_what_is_linear_along_alpha(mi
     torch.testing.assert_close(mixed.voxels.detach()[1:3], ramp[1:3])
 
 
+def test_while_straight_they_lie_on_a_line_evenly_apart(mixed):
+    """The line nearest to them; what is on it stays."""
+    mixed.tied.fill_(False)
+    mixed.straight = True
+    before = mixed.voxels.detach() + 1  # far from zero, so that nothing is cut
+    before = before / before.sum((1, 2, 3), keepdim=True) * 4096
+    mixed.voxels.data.copy_(before)
+    mixed.constrain()
+    after = mixed.voxels.detach()
+    torch.testing.assert_close(after[1] - after[0], after[3] - after[2], atol=1e-4, rtol=1e-4)
+    place = torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0])
+    slope = (place[:, None, None, None] * before).sum(0) / place.square().sum()
+    torch.testing.assert_close((after[3] - after[0]) / 2, slope, atol=1e-4, rtol=1e-3)
+    mixed.constrain()
+    torch.testing.assert_close(mixed.voxels.detach(), after, atol=1e-4, rtol=1e-4)
+
+
 def test_all_have_the_same_mass_within_the_mask(mixed):
     mixed.tied.fill_(False)
     mixed.mask[:, :, :4] = 0
