@@ -26,6 +26,7 @@ from cryorecon.data.loader import Batch
 from cryorecon.geometry import rotations, so3_grid
 from cryorecon.geometry.grid import Grid
 from cryorecon.geometry.rings import Rings, around
+from cryorecon.geometry.shift_grid import shift_grid
 from cryorecon.volumes.base import Volume
 
 LEVEL = 2  # of the grid of views, 15 degrees apart; turned at random each time
@@ -71,7 +72,8 @@ class ViewLikelihood:
         if box not in self.at:
             fine = self.grid
             grid = fine if box >= fine.box else Grid(box, fine.apix * fine.box / box, fine.device)
-            self.at[box] = _Scale(grid, *shift_grid(self.extent, SPACING * grid.apix))
+            n = max(1, math.ceil(2 * self.extent / (SPACING * grid.apix)))
+            self.at[box] = _Scale(grid, shift_grid(self.extent, n, fine.device), 2 * self.extent / n)
         return self.at[box]
 
 
@@ -79,7 +81,7 @@ class _Scale:
     """A grid with rings on it. shifts: ``(n, 2)`` in Å, ``apart`` from each other."""
 
     def __init__(self, grid: Grid, shifts: Tensor, apart: float):
-        self.grid, self.shifts, self.apart = grid, shifts.to(grid.device), apart
+        self.grid, self.shifts, self.apart = grid, shifts, apart
         self.rings = Rings(grid.box, 1.0, OVERSAMPLED).to(grid.device)
 
     def some_shifts(self) -> Tensor:
@@ -131,11 +133,3 @@ def half_sphere(level: int) -> Tensor:
     x, y, z = every[:, 2].unbind(-1)
     side = torch.where(z.abs() > 1e-6, z, torch.where(y.abs() > 1e-6, y, x))
     return every[side > 0]
-
-
-def shift_grid(extent: float, spacing: float) -> tuple[Tensor, float]:
-    """Shifts ``(n, 2)`` evenly in a square of ``extent`` to either side, and how far apart: at most ``spacing``."""
-    n = max(1, math.ceil(2 * extent / spacing))
-    apart = 2 * extent / n
-    axis = (torch.arange(n) + 0.5) * apart - extent
-    return torch.cartesian_prod(axis, axis).view(-1, 2), apart

@@ -9,7 +9,7 @@ import torch
 from cryorecon.data.loader import Batch
 from cryorecon.geometry import rotations, so3_grid
 from cryorecon.geometry.grid import Grid
-from cryorecon.objectives.view_likelihood import ViewLikelihood, _Scale, half_sphere, shift_grid
+from cryorecon.objectives.view_likelihood import ViewLikelihood, _Scale, half_sphere
 from cryorecon.volumes.real_space import DensityGrid
 
 GRID = Grid(16, 4.0)
@@ -51,14 +51,6 @@ def test_half_a_sphere_holds_each_view_or_its_opposite():
     nearest = (every @ views.T).abs().max(1)
     torch.testing.assert_close(nearest.values, torch.ones(192), atol=1e-5, rtol=0)
     assert nearest.indices.bincount().tolist() == [2] * 96
-
-
-def test_shifts_fill_the_square():
-    shifts, apart = shift_grid(1.5, 1.0)
-    assert sorted(set(shifts[:, 0].tolist())) == [-1.0, 0.0, 1.0]
-    assert len(shifts) == 9
-    assert apart == 1.0
-    assert shift_grid(0.0, 1.0)[0].tolist() == [[0.0, 0.0]]
 
 
 def test_it_is_the_sum_over_rotations(volume):
