@@ -22,7 +22,6 @@ from cryorecon.model import Model
 from cryorecon.objectives.simulator import Simulator
 from cryorecon.objectives.steps import Gradient
 from cryorecon.objectives.view_likelihood import ViewLikelihood
-from cryorecon.volumes.archetypes import Archetypes
 
 
 def gradient_norms(critic: nn.Module, images: Tensor) -> Tensor:
@@ -50,10 +49,12 @@ class Adversarial:
     simulator, critic: as named. limit: band in Fourier pixels that the critic sees; it may grow. settle: called after each of
     the generator's steps, to bring its parameters back to where they may be. prepare: called before each batch with its number
     in the pass, to set what changes as the game goes on. likelihood: of the generator's own maps, the critic while ``settling``
-    (set by ``prepare``); it has nothing to learn. batches: done in this pass.
+    (set by ``prepare``, and so is ``states``, how many conformations it sums over); it has nothing to learn. batches: done in
+    this pass.
     """
 
     settling = False
+    states = 1
 
     def __init__(self, simulator: Simulator, critic: nn.Module, game: Game, limit: float,
                  settle: Callable[[], None] = lambda: None, prepare: Callable[[int], None] = lambda batch: None,
@@ -108,8 +109,7 @@ class Adversarial:
         with torch.no_grad():
             simulated = self.simulator(model, batch)
         noise = float(self.simulator.log_noise.detach().exp())
-        alike = isinstance(model.volume, Archetypes) and bool(model.volume.tied)
-        difference = self.likelihood.difference(model.volume, batch, simulated, noise, alike)
+        difference = self.likelihood.difference(model.volume, batch, simulated, noise, self.states)
         (-difference).backward()
         return {"contrast": float(difference.detach()) * len(batch), "weight": float(len(batch))}
 

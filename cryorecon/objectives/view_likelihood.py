@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from cryorecon.data.loader import Batch
 from cryorecon.geometry import rotations, so3_grid
@@ -30,41 +31,51 @@ from cryorecon.geometry.shift_grid import shift_grid
 from cryorecon.volumes.base import Volume
 
 LEVEL = 2  # of the grid of views, 15 degrees apart; turned at random each time
-STATES = 6  # conformations evenly apart in alpha, from a random one on
 OVERSAMPLED = 1.45  # angles of the outermost ring beside its circumference at half of Nyquist
 SPACING = 2.0  # px between shifts, about as far as views 15 degrees apart move a rim; moved at random each time
 SMALLEST = 8  # px of a side
 MARGIN = 1.3  # Nyquist frequency beside the band: rings are read between pixels
 FAINTEST = -60.0  # nats below the likeliest place
+PLACES = 1 << 24  # held at once, of all images; where there are more they are gone through twice, once in the backward pass
 
 
 class ViewLikelihood:
-    """grid: the images' grid. z_dim: 0, or 1 of maps along alpha. extent: largest shift in pixels, None where there is none.
+    """grid: the images' grid. extent: largest shift in pixels, None where there is none.
 
-    Batches of a part of the band are compared on as few pixels as hold it.
+    Batches of a part of the band are compared on as few pixels as hold it. The places of an image grow as the square of
+    the extent.
     """
 
-    def __init__(self, grid: Grid, z_dim: int, extent: float | None = None):
-        self.grid, self.z_dim, self.extent = grid, z_dim, (extent or 0.0) * grid.apix
+    def __init__(self, grid: Grid, extent: float | None = None):
+        self.grid, self.extent = grid, (extent or 0.0) * grid.apix
         self.views = half_sphere(LEVEL).to(grid.device)
         self.at: dict[int, _Scale] = {}
 
-    def difference(self, volume: Volume, real: Batch, simulated: Batch, noise: float, alike: bool = False) -> Tensor:
+    def difference(self, volume: Volume, real: Batch, simulated: Batch, noise: float, states: int = 1) -> Tensor:
         """Mean of ``log p`` of real images less that of simulated ones, in nats; its derivative goes to the volume alone.
 
-        noise: scale of the noise beside what the batches were whitened by. alike: whether maps along alpha are one.
+        noise: scale of the noise beside what the batches were whitened by. states: conformations summed over, evenly apart in
+        alpha from a random one on.
         """
         scale = self._scale(real.data.shape[1])
         turned = self.views @ rotations.random(1)[0].to(self.views)
-        z = (torch.arange(STATES) + torch.rand(1)) / STATES if self.z_dim and not alike else torch.zeros(1)
-        z = z.to(turned)[None, :, None][..., : self.z_dim].expand(len(turned), -1, -1)
+        z = (torch.arange(states) + torch.rand(1)) / states if states > 1 else torch.zeros(1)
+        z = z.to(turned)[None, :, None][..., : volume.z_dim].expand(len(turned), -1, -1)
         slices = volume.slices(turned[:, None], z, real.selection).flatten(0, 1)
         angles = scale.rings.angles
         templates = scale.orders(slices).conj().transpose(1, 2) * (math.sqrt(angles) / noise**2)
         own = scale.by_shell(slices.abs().square()) / noise**2
         shifts = scale.some_shifts()
-        means = [scale.log_likelihood(templates, own, batch, shifts).mean() for batch in (real, simulated)]
-        return means[0] - means[1]
+        size = max(1, PLACES // (2 * angles * len(own) * len(shifts)))
+
+        def mean(batch: Batch) -> Tensor:
+            if len(batch) <= size:
+                return scale.log_likelihood(templates, own, batch, shifts).mean()
+            parts = [checkpoint(scale.log_likelihood, templates, own, part, shifts, use_reentrant=False)
+                     for part in batch.split(size)]
+            return torch.cat(parts).mean()
+
+        return mean(real) - mean(simulated)
 
     def _scale(self, points: int) -> "_Scale":
         """Where the first ``points`` of the grid are compared."""

@@ -40,10 +40,11 @@ SMALLEST = 4  # px of a side that the critic's last convolution leaves, unless t
 SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
 SHARES = 0.3  # step of the shares of alpha beside that of the voxels
 PULL = 0.1  # of archetypes to their neighbours, in units of their step
+HELD = 0.2  # the same at first where the critic is a likelihood; it falls with the steps
 STRAIGHT = 0.4  # part of the time that archetypes are several during which they lie on a line, where the critic is a likelihood
-HELD = 0.2  # the same where the critic is a likelihood, at first; it falls with the steps
-SOUND = 2 / 3  # part of the time in which archetypes are one map after which the critic is a likelihood, and the least part of
-EARLIEST = 0.2  # a game: a likelihood finds the details of a map, not the map
+STATES = 6  # conformations that a likelihood sums over
+EARLIEST = 0.2  # least part of a game before the critic is a likelihood: that finds the details of a map, not the map
+SOUND = 2 / 3  # the same part of the time in which archetypes are one map
 LATE = 0.7  # part of a game after which shares are learned: of maps that are all alike they would only walk at random
 SHARED = 8  # images of a batch that show one conformation, where each costs a map
 SETTLING = 0.15, 0.02  # first and last step beside --lr where the critic is a likelihood, whose slope doesn't vanish
@@ -94,7 +95,7 @@ def train_adversarial(config: RunConfig, directory: RunDirectory, resume: bool, 
     volume = state.model.volume
     settle = volume.constrain if isinstance(volume, RealSpace) else lambda: None
     game = Game(config.critic_steps, config.penalty, config.critic_held)
-    likelihood = ViewLikelihood(problem.grid, config.zdim, config.t_extent) if contrast(config) < 1 else None
+    likelihood = ViewLikelihood(problem.grid, config.t_extent) if contrast(config) < 1 else None
     objective = Adversarial(state.simulator, state.critic, game, problem.grid.box / 2, settle, likelihood=likelihood)
     for epoch in range(state.epoch + 1, config.epochs + 1):
         objective.prepare = schedule(config, state, objective, made, epoch)
@@ -201,6 +202,7 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
             pull = HELD * of_maps / SETTLING[0] if objective.settling else PULL
             volume.pull = min(pull * config.lr * of_maps, 0.5)
             volume.straight = objective.settling and apart is not None and apart < STRAIGHT
+            objective.states = 1 if apart is None else STATES
         for group in maps.param_groups:
             group["betas"] = MOMENTS[objective.settling]
         for optimiser, factor in ((critic, of_critic), (maps, of_maps), (scales, of_maps)):
@@ -213,6 +215,8 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
 
 def contrast(config: RunConfig) -> float:
     """The part of a game after which the critic is the likelihood of the maps themselves, in whole passes."""
+    if config.volume == "conv":  # whose maps cost too much for a sum over conformations
+        return 1.0
     if config.contrast is not None:
         return config.contrast
     return max(EARLIEST, SOUND * config.tied) if config.volume == "archetypes" else 1.0

@@ -215,6 +215,10 @@ def test_a_network_makes_a_map_of_each_number(known, tmp_path, capsys):
     out = tmp_path / "out"
     assert main([*known, "--volume", "conv", "--dec-dim", "2", "-n", "1", "-o", str(out)]) == 0
     assert f"next     cryorecon analyze {out}" in capsys.readouterr().out
+    command = [*known, "--volume", "conv", "--dec-dim", "2", "-n", "2", "--contrast", "0.5", "-o", str(tmp_path / "other")]
+    assert main(command) == 0
+    assert "--contrast changes nothing" in capsys.readouterr().err
+    assert "contrast" not in (tmp_path / "other" / "metrics.jsonl").read_text()
     assert main(["eval_vol", str(out), "--z-start", "0", "--z-end", "1", "-n", "3", "-o", str(out / "maps")]) == 0
     first, middle, last = (read_volume(path)[0] for path in sorted((out / "maps").glob("vol_*.mrc")))
     assert np.isfinite(middle).all()

@@ -9,6 +9,7 @@ import torch
 from cryorecon.data.loader import Batch
 from cryorecon.geometry import rotations, so3_grid
 from cryorecon.geometry.grid import Grid
+from cryorecon.objectives import view_likelihood
 from cryorecon.objectives.view_likelihood import ViewLikelihood, _Scale, half_sphere
 from cryorecon.volumes.real_space import DensityGrid
 
@@ -57,7 +58,7 @@ def test_it_is_the_sum_over_rotations(volume):
     """Beside the sum over 40,000 random rotations in Fourier space, up to a constant."""
     volume.voxels.data *= 0.4
     batch = images(volume, rotations.random(N, torch.Generator().manual_seed(2)), noise=1.0)
-    likelihood = ViewLikelihood(GRID, 0)
+    likelihood = ViewLikelihood(GRID)
     turns = rotations.random(40_000, torch.Generator().manual_seed(7))
     expected = by_hand(volume, batch, turns) - math.log(len(turns))
     found = []
@@ -75,7 +76,7 @@ def test_turned_and_mirrored_images_are_as_likely(volume):
     turned = rotations.random(1, torch.Generator().manual_seed(4))
     quarter = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
     behind = torch.tensor([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])
-    same = ViewLikelihood(GRID, 0)
+    same = ViewLikelihood(GRID)
     for other in (quarter, behind):
         difference = float(same.difference(volume, images(volume, turned), images(volume, other @ turned), 1.0).detach())
         energy = float(images(volume, turned).data.abs().square().sum())
@@ -85,18 +86,33 @@ def test_turned_and_mirrored_images_are_as_likely(volume):
 def test_shifted_images_are_found_where_shifts_are_summed_over(volume):
     turned = rotations.random(8, torch.Generator().manual_seed(5))
     still, moved = images(volume, turned), images(volume, turned, shift=torch.tensor([4.0, -4.0]))  # a pixel each
-    likelihood = ViewLikelihood(GRID, 0, 1.5)
+    likelihood = ViewLikelihood(GRID, 1.5)
     free = [float(likelihood.difference(volume, still, moved, 1.0).detach()) for _ in range(20)]
-    fixed = float(ViewLikelihood(GRID, 0).difference(volume, still, moved, 1.0).detach())
+    fixed = float(ViewLikelihood(GRID).difference(volume, still, moved, 1.0).detach())
     assert fixed > 5
     assert abs(sum(free) / 20) < 0.3 * fixed  # by chance one or the other lies nearer to the grid, whose phase is random
+
+
+@pytest.mark.parametrize("extent", [None, 1.5])
+def test_a_few_images_at_a_time_are_as_all_at_once(volume, extent, monkeypatch):
+    real, simulated = (images(volume, rotations.random(7, torch.Generator().manual_seed(seed)), noise=1.0) for seed in (8, 9))
+    found = []
+    for places in (view_likelihood.PLACES, 1 << 14):
+        monkeypatch.setattr(view_likelihood, "PLACES", places)
+        volume.voxels.grad = None
+        torch.manual_seed(0)
+        difference = ViewLikelihood(GRID, extent).difference(volume, real, simulated, 1.0)
+        difference.backward()
+        found.append((difference.detach(), volume.voxels.grad.clone()))
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
 
 
 def test_a_part_of_the_band_is_compared_on_fewer_pixels(volume):
     """As on all of them, with nothing beyond it."""
     batch, other = (images(volume, rotations.random(8, torch.Generator().manual_seed(seed)), noise=1.0).select(GRID.band(4))
                     for seed in (8, 9))
-    likelihood = ViewLikelihood(GRID, 0)
+    likelihood = ViewLikelihood(GRID)
     torch.manual_seed(0)
     found = float(likelihood.difference(volume, batch, other, 1.0).detach())
     assert [scale.grid.box for scale in likelihood.at.values()] == [12]
@@ -107,7 +123,7 @@ def test_a_part_of_the_band_is_compared_on_fewer_pixels(volume):
 
 def test_a_map_that_is_dim_is_made_brighter_and_a_right_one_is_left(volume, smooth_maps):
     """The derivative along the map: of the same distribution it is nothing beside that of images twice as bright."""
-    likelihood, z = ViewLikelihood(GRID, 0), torch.Generator().manual_seed(6)
+    likelihood, z = ViewLikelihood(GRID), torch.Generator().manual_seed(6)
     real, simulated = (images(volume, rotations.random(256, z), noise=1.0) for _ in range(2))
     bright = replace(real, data=2 * real.data)
 
