@@ -1,8 +1,8 @@
 """A map without poses: simulated images of it become such that a critic can't tell them from the real ones (CryoGAN).
 
-No pose is ever looked for, of any image: poses, shifts and noise are drawn at random, CTFs from the images' own, and the
-map learns from what the critic says. With --volume archetypes, a map for each number in [0, 1] (Multi-CryoGAN): first of
-coarse images, about 8 Å/px (preprocess -D).
+No pose of any image is kept: poses, shifts and noise are drawn at random, CTFs from the images' own, and the map learns from
+what the critic says. With --volume archetypes, a map for each number in [0, 1] (Multi-CryoGAN): first of coarse images, about
+8 Å/px (preprocess -D). There the critic of the later epochs compares each image with all views (--contrast).
 Writes reconstruct.N.mrc (of one map), weights.N.pt, samples.N.png (real images beside simulated ones), metrics.jsonl and
 run.log. The hand of the map is not determined. Ctrl-C is safe: the same command with --resume goes on.
 

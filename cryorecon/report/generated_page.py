@@ -151,8 +151,12 @@ def training_section(found: Generated, history: Mapping[str, np.ndarray]) -> Sec
     """``learning_curve.png``."""
     picture = Picture(save(generated_plots.game(history), found.folder / "learning_curve.png"),
                       "By epoch; on grey ground the critic's band still grew.")
-    return Section("Training", "The critic's distance between real and simulated images rises while the critic learns, should "
-                   "then fall, and stays at what the critic knows by heart.", [picture])
+    words = ("The critic's distance between real and simulated images rises while the critic learns, should then fall, and "
+             "stays at what the critic knows by heart.")
+    if "contrast" in history:
+        words += (" Later the critic is the likelihood of the maps themselves, in nats an image: real images come to be as "
+                  "likely as simulated ones, a difference of 0.")
+    return Section("Training", words, [picture])
 
 
 def write_generated(found: Generated, history: Mapping[str, np.ndarray], title: str, facts: Mapping[str, str]) -> Path:

@@ -15,7 +15,7 @@ from cryorecon.report.surface import projected
 
 VIEWS = 11  # maps whose projections are shown, at most
 GAME = {"distance": "critic's distance", "critic_slope": "its slope (1 is sound)", "noise": "noise (1: as measured)",
-        "contrast": "log likelihood, real less simulated",
+        "contrast": "log p, real less simulated",
         "generator_gradient": "generator's gradient"}  # name in metrics.jsonl -> title
 SHADES = (LINES[0], PALE, LINES[1])  # of first, transition, second
 
