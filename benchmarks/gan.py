@@ -6,6 +6,7 @@ Nyquist is the mark. *true poses*: the map that the same images give in closed f
 that there is in them.
 
     python benchmarks/gan.py --data igg -n 12000 --epochs 18 --critic-dim 8 --work scratch/gan -o results.json
+    python benchmarks/gan.py -n 20000 --box 64 --max-shift 3 --epochs 4 --contrast 0.5 --growth 1 --last-band 0.75 --work gan
     python benchmarks/gan.py --data hsp90 -n 20000 --epochs 60 --batch 256 --device cuda --work scratch/gan
 """
 
@@ -35,6 +36,7 @@ from cryorecon.training.config import GAN, RunConfig
 CTF = "metadata/cryodrgn_ctf_empiar10028_10049.npz"
 EXTENT = {"igg": 216.0, "hsp90": 160.0, "helices": 180.0}  # Å of the box's side
 FILES = {"igg": "atoms/1hzh.pdb.gz", "hsp90": "atoms/hsp90_2cg9_monoA.pdb.gz"}
+CHANGED = ("contrast", "growth", "last_band")  # of the game's options, where they are given
 HEAD = ("data", "px", "Å/px", "SNR", "shift, px", "images", "seed", "epochs", "device", "FSC 0.5, Å", "of Nyquist",
         "true poses, Å", "correlation", "wall, s", "images/s")
 
@@ -67,8 +69,7 @@ def score(args: argparse.Namespace, name: str, seed: int) -> Table:
                      "critic": args.critic, "critic_width": args.critic_dim, "device": args.device, "checkpoint": args.epochs}
     if args.max_shift:
         options["t_extent"] = args.max_shift
-    if args.contrast is not None:
-        options["contrast"] = args.contrast
+    options |= {name: getattr(args, name) for name in CHANGED if getattr(args, name) is not None}
     began = time.monotonic()
 
     def report(stage: str, values: dict[str, float]) -> None:
@@ -114,6 +115,8 @@ def main() -> None:
     parser.add_argument("--critic", choices=("polar", "conv"), default=RunConfig.critic, help="(default: polar)")
     parser.add_argument("--contrast", type=float, metavar="R", help="part of the game after which the critic is the maps' "
                         "likelihood (default: never)")
+    parser.add_argument("--growth", type=float, metavar="R", help="part of the game until the critic sees its whole band")
+    parser.add_argument("--last-band", type=float, metavar="R", help="fraction of Nyquist that it sees then")
     parser.add_argument("--critic-dim", type=int, default=16, metavar="N", help="(default: 16)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="(default: cpu)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="(default: 1)")

@@ -115,7 +115,7 @@ def score(args: argparse.Namespace, states: Tensor, name: str, seed: int) -> Tab
     shutil.rmtree(out, ignore_errors=True)
     options = {key: value for key, value in MULTI.items() if key != "zdim"}
     options |= {"epochs": args.epochs, "seed": seed, "device": args.device, "critic_width": args.critic_dim,
-                "archetypes": args.archetypes, "first_band": 0.7, "growth": 0.1}
+                "archetypes": args.archetypes, "mask_radius": args.mask_radius, "first_band": 0.7, "growth": 0.1}
     began, cpu = time.monotonic(), time.process_time()
     cryorecon.train(stack, out, 1, report=lambda stage, values: print(
         f"{name} seed {seed} {time.monotonic() - began:6.0f} s  {stage}", json.dumps(values), file=sys.stderr), **options)
@@ -154,6 +154,8 @@ def main() -> None:
     parser.add_argument("--game-box", type=int, default=20, metavar="PX", help="(default: 20)")
     parser.add_argument("--archetypes", type=int, default=RunConfig.archetypes, metavar="N",
                         help=f"(default: {RunConfig.archetypes})")
+    parser.add_argument("--mask-radius", type=float, default=1.0, metavar="R", help="of half the box, which the molecule fills "
+                        "(default: 1)")
     parser.add_argument("--critic-dim", type=int, default=24, metavar="N", help="(default: 24)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="(default: cpu)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="(default: 1)")

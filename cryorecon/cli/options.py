@@ -37,9 +37,9 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "beta": ("--beta",), "enc_width": ("--enc-dim",), "enc_layers": ("--enc-layers",), "atoms": ("--atoms",),
     "critic": ("--critic",), "critic_held": ("--critic-held",), "archetypes": ("--archetypes",), "tied": ("--tied",),
     "critic_width": ("--critic-dim",), "critic_layers": ("--critic-layers",), "critic_steps": ("--critic-steps",),
-    "critic_lr": ("--critic-lr",), "penalty": ("--penalty",), "first_band": ("--first-band",), "growth": ("--growth",),
-    "pose_prior": ("--pose-prior",), "constraint": ("--constraint",), "background": ("--background",),
-    "contrast": ("--contrast",),
+    "critic_lr": ("--critic-lr",), "penalty": ("--penalty",), "first_band": ("--first-band",),
+    "last_band": ("--last-band",), "growth": ("--growth",), "pose_prior": ("--pose-prior",),
+    "constraint": ("--constraint",), "background": ("--background",), "contrast": ("--contrast",),
 }  # fmt: skip
 
 
@@ -176,7 +176,9 @@ def add_game(parser: Parser) -> None:
     _add(group, "lr", f"learning rate of the map, in units of the particle's own density (default: {GAN['lr']}; of --volume "
          f"conv {CONV['lr']})", type=float, metavar="R", shown=None)
     _add(group, "first_band", "fraction of Nyquist that the critic sees at first, above 0 and up to 1", type=float, metavar="R")
-    _add(group, "growth", "fraction of the epochs until it sees all, above 0 and up to 1", type=float, metavar="R")
+    _add(group, "last_band", "the same at last; below 1 where there is nothing to see beyond, or to save time", type=float,
+         metavar="R")
+    _add(group, "growth", "fraction of the epochs until it sees that, above 0 and up to 1", type=float, metavar="R")
     group = parser.add_argument_group("critic")
     _add(group, "critic", "polar: templates that turn in the plane; conv: CryoGAN's convolutions (which want --critic-steps 4)")
     _add(group, "critic_width", "size K of the critic: 4 K templates, or convolutions of 2 K, 4 K, ... channels",

@@ -41,7 +41,7 @@ SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
 SHARES = 0.3  # step of the shares of alpha beside that of the voxels
 PULL = 0.1  # of archetypes to their neighbours, in units of their step
 HELD = 0.2  # the same at first where the critic is a likelihood; it falls with the steps
-STRAIGHT = 0.4  # part of the time that archetypes are several during which they lie on a line, where the critic is a likelihood
+CURVED = {0.25: 1, 0.7: 2}  # degree of the curve that archetypes lie on until these parts of the time that they are several
 STATES = 6  # conformations that a likelihood sums over
 EARLIEST = 0.2  # least part of a game before the critic is a likelihood: that finds the details of a map, not the map
 SOUND = 2 / 3  # the same part of the time in which archetypes are one map
@@ -201,7 +201,7 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
         if isinstance(volume, Archetypes):
             pull = HELD * of_maps / SETTLING[0] if objective.settling else PULL
             volume.pull = min(pull * config.lr * of_maps, 0.5)
-            volume.straight = objective.settling and apart is not None and apart < STRAIGHT
+            volume.degree = curve(apart, len(volume.voxels) - 1) if objective.settling else len(volume.voxels) - 1
             objective.states = 1 if apart is None else STATES
         for group in maps.param_groups:
             group["betas"] = MOMENTS[objective.settling]
@@ -211,6 +211,12 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
                 group["lr"] = first * factor if done >= group.get("from", 0.0) else 0.0
 
     return prepare
+
+
+def curve(apart: float | None, free: int) -> int:
+    """Degree of the curve that archetypes lie on, where the critic is a likelihood, when the share ``apart`` of the time that
+    they are several is over; ``free`` once they lie on none."""
+    return min(free, next((degree for until, degree in CURVED.items() if (apart or 0.0) < until), free))
 
 
 def contrast(config: RunConfig) -> float:
@@ -228,9 +234,10 @@ def cosine(first: float, last: float, done: float) -> float:
 
 
 def band(config: RunConfig, box: int, done: float) -> float:
-    """Fourier pixels that the critic sees when the share ``done`` of a game is over: from ``first_band`` of Nyquist to all of
-    it, evenly over the share ``growth``."""
-    return box / 2 * (config.first_band + (1 - config.first_band) * min(1.0, done / config.growth))
+    """Fourier pixels that the critic sees when the share ``done`` of a game is over: from ``first_band`` of Nyquist to
+    ``last_band``, evenly over the share ``growth``."""
+    first = min(config.first_band, config.last_band)
+    return box / 2 * (first + (config.last_band - first) * min(1.0, done / config.growth))
 
 
 def examine(directory: RunDirectory, state: State, record: Record, held: str = "penalty") -> list[str]:

@@ -69,10 +69,11 @@ class RunConfig:
     ``conv``; None: halvings down to 4 px), critic_steps for one of the generator, critic_lr, critic_held smooth by a gradient
     ``penalty`` of that weight, ``r1`` or ``spectral`` norms; archetypes (number of maps), tied (fraction of the passes during
     which they are one); contrast (fraction of the passes after which the critic is the likelihood of the maps themselves;
-    None: 2/3 of tied, of archetypes, else 1: never); first_band (fraction of Nyquist that the critic sees at first), growth
-    (fraction of the passes until it sees all); background (path: patches of empty ice as the simulator's noise; None:
-    Gaussian); t_extent is then the largest shift drawn (None: 0), pose_prior a path: of poses from which rotations, and shifts
-    without t_extent, are drawn (None: all alike); constraint ``positive``, ``radial`` or ``none``: of the density's voxels.
+    None: 2/3 of tied, of archetypes, else 1: never); first_band, last_band (fractions of Nyquist that the critic sees at
+    first and at last), growth (fraction of the passes between); background (path: patches of empty ice as the simulator's
+    noise; None: Gaussian); t_extent is then the largest shift drawn (None: 0), pose_prior a path: of poses from which
+    rotations, and shifts without t_extent, are drawn (None: all alike); constraint ``positive``, ``radial`` or ``none``: of
+    the density's voxels.
     Maps: symmetry, mask (path, or None: a sphere), mask_radius (fraction of the half box), limit (band in Fourier
     pixels, None: all), atoms (of the learned latent prior; 0: Gaussian).
     """
@@ -146,6 +147,7 @@ class RunConfig:
     tied: float = 0.5
     contrast: float | None = None
     first_band: float = 0.5
+    last_band: float = 1.0
     growth: float = 0.5
     pose_prior: str | None = None
     constraint: str = "positive"
@@ -180,7 +182,7 @@ class RunConfig:
             raise InputError(f"tied: expected a fraction in [0, 1), found {self.tied}")
         if self.contrast is not None and not 0 <= self.contrast <= 1:
             raise InputError(f"contrast: expected a fraction in [0, 1], found {self.contrast}")
-        for name in ("points", "first_band", "growth"):
+        for name in ("points", "first_band", "last_band", "growth"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name}: expected a fraction in (0, 1], found {getattr(self, name)}")
 

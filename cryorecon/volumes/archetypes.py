@@ -37,7 +37,7 @@ class Archetypes(RealSpace):
         self.logits = nn.Parameter(torch.zeros(2 * n - 1, device=grid.device))
         self.logits.data[::2] = STAY
         self.register_buffer("tied", torch.ones((), dtype=torch.bool, device=grid.device))
-        self.pull, self.straight = 0.0, False
+        self.pull, self.degree = 0.0, n - 1
 
     def weights(self, z: Tensor) -> Tensor:
         """Of the archetypes, ``(n, K)``, at ``z (n, 1)``."""
@@ -64,22 +64,26 @@ class Archetypes(RealSpace):
         return torch.einsum("bnpk,bnk->bnp", parts.unflatten(0, rotation.shape[:2]), weights)
 
     def constrain(self) -> None:
-        """No voxel below zero; one map while ``tied``, a line while ``straight``, neighbours near each other later. All have
-        the same mass: conformations hold the same atoms, and no image sees the mean of a map."""
+        """No voxel below zero; one map while ``tied``, later a curve of a low ``degree``, or neighbours near each other. All
+        have the same mass: conformations hold the same atoms, and no image sees the mean of a map."""
         with torch.no_grad():
             self.voxels.clamp_(min=0)
             if self.tied:
                 self.voxels.copy_(self.voxels.mean(0).expand_as(self.voxels))
                 return
-            if self.straight and len(self.voxels) > 1:
-                place = torch.linspace(-1, 1, len(self.voxels), device=self.voxels.device)[:, None, None, None]
-                slope = (place * self.voxels).sum(0) / place.square().sum()
-                self.voxels.copy_((self.voxels.mean(0) + place * slope).clamp(min=0))
+            if self.degree < len(self.voxels) - 1:
+                self.voxels.copy_(torch.tensordot(self._curve(), self.voxels, 1).clamp(min=0))
             elif len(self.voxels) > 1:
                 inner = (self.voxels[2:] + self.voxels[:-2]) / 2
                 self.voxels.lerp_(torch.cat([self.voxels[1:2], inner, self.voxels[-2:-1]]), self.pull)
             whole = (self.voxels * self.mask).sum((1, 2, 3), keepdim=True)
             self.voxels.mul_(torch.where(whole > 0, whole.mean() / whole, 1.0))
+
+    def _curve(self) -> Tensor:
+        """What lays the row on the nearest polynomial of ``degree`` in its places, ``(K, K)``."""
+        place = torch.linspace(-1, 1, len(self.voxels), dtype=torch.float64)
+        basis, _ = torch.linalg.qr(torch.stack([place**power for power in range(self.degree + 1)], 1))
+        return (basis @ basis.T).to(self.voxels)
 
     def release(self, generator: torch.Generator) -> None:
         """Let archetypes part: along alpha the map grows by a smooth random field, which gives the game a side to choose."""

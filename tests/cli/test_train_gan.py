@@ -260,10 +260,21 @@ def test_a_game_gone_wrong_is_doubted(slope, sign, says, known, tmp_path, monkey
     assert says in json.loads((tmp_path / "out" / "metrics.jsonl").read_text())["doubts"][0]
 
 
+@pytest.mark.parametrize(("first", "last", "begins"), [("0.5", "0.75", 4.0), ("0.5", "0.4", 3.2)])
+def test_the_critic_sees_no_more_than_the_last_band(first, last, begins, known, tmp_path):
+    """From the smaller of both to the last: of 8 Fourier pixels at Nyquist."""
+    out = tmp_path / "out"
+    assert main([*known, "-n", "2", "--first-band", first, "--last-band", last, "-o", str(out)]) == 0
+    bands = [json.loads(line)["band"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    end = 8 * float(last)
+    assert bands == pytest.approx([begins + (end - begins) * (5 / 6), end])
+
+
 @pytest.mark.parametrize(("more", "says"), [
     (["--critic", "conv", "--critic-layers", "7"], "--critic-layers"), (["--penalty", "-1"], "--penalty"),
     (["--first-band", "0"], "--first-band"), (["--tied", "1"], "--tied"), (["--archetypes", "0"], "--archetypes"),
-    (["--critic-lr", "0"], "--critic-lr"), (["--growth", "2"], "--growth"), (["--contrast", "1.5"], "--contrast")])
+    (["--critic-lr", "0"], "--critic-lr"), (["--growth", "2"], "--growth"), (["--contrast", "1.5"], "--contrast"),
+    (["--last-band", "1.2"], "--last-band")])
 def test_what_can_not_be_is_said_of_its_option(more, says, known, tmp_path, error_of):
     assert says in error_of(*known, *more, "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -81,10 +81,10 @@ def test_a_pull_brings_neighbours_nearer_and_keeps_what_is_linear_along_alpha(mi
     torch.testing.assert_close(mixed.voxels.detach()[1:3], ramp[1:3])
 
 
-def test_while_straight_they_lie_on_a_line_evenly_apart(mixed):
+def test_of_degree_one_they_lie_on_a_line_evenly_apart(mixed):
     """The line nearest to them; what is on it stays."""
     mixed.tied.fill_(False)
-    mixed.straight = True
+    mixed.degree = 1
     before = mixed.voxels.detach() + 1  # far from zero, so that nothing is cut
     before = before / before.sum((1, 2, 3), keepdim=True) * 4096
     mixed.voxels.data.copy_(before)
@@ -96,6 +96,23 @@ def test_while_straight_they_lie_on_a_line_evenly_apart(mixed):
     torch.testing.assert_close((after[3] - after[0]) / 2, slope, atol=1e-4, rtol=1e-3)
     mixed.constrain()
     torch.testing.assert_close(mixed.voxels.detach(), after, atol=1e-4, rtol=1e-4)
+
+
+def test_of_degree_two_they_lie_on_a_parabola(mixed):
+    """The nearest one; what is on it stays, and the pull does nothing."""
+    mixed.tied.fill_(False)
+    mixed.degree, mixed.pull = 2, 0.5
+    before = mixed.voxels.detach() + 1
+    before = before / before.sum((1, 2, 3), keepdim=True) * 4096
+    mixed.voxels.data.copy_(before)
+    mixed.constrain()
+    after = mixed.voxels.detach().flatten(1)
+    torch.testing.assert_close(after[3] - 3 * after[2] + 3 * after[1] - after[0], torch.zeros(4096), atol=1e-4, rtol=0)
+    cubic = torch.tensor([-1.0, 3.0, -3.0, 1.0]) / 20**0.5  # what no parabola holds
+    lost = before.flatten(1) - after
+    torch.testing.assert_close(lost, cubic[:, None] * (cubic @ before.flatten(1)), atol=1e-4, rtol=1e-3)
+    mixed.constrain()
+    torch.testing.assert_close(mixed.voxels.detach().flatten(1), after, atol=1e-4, rtol=1e-4)
 
 
 def test_all_have_the_same_mass_within_the_mask(mixed):
