@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--experiments", choices=("continuous", "discrete"), nargs="+", default=["continuous", "discrete"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
     parser.add_argument("-n", type=int, default=50_000, metavar="N", help="images (default: 50000)")
-    parser.add_argument("--epochs", type=int, default=8, metavar="N", help="(default: 8)")
+    parser.add_argument("--epochs", type=int, default=9, metavar="N", help="(default: 9)")
     parser.add_argument("--game-box", type=int, default=20, metavar="PX", help="(default: 20)")
     parser.add_argument("--archetypes", type=int, default=RunConfig.archetypes, metavar="N",
                         help=f"(default: {RunConfig.archetypes})")

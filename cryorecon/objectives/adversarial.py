@@ -108,7 +108,7 @@ class Adversarial:
         assert self.likelihood is not None
         with torch.no_grad():
             simulated = self.simulator(model, batch)
-        noise = float(self.simulator.log_noise.detach().exp())
+        noise = self.simulator.log_noise.exp()
         difference = self.likelihood.difference(model.volume, batch, simulated, noise, self.states)
         (-difference).backward()
         return {"contrast": float(difference.detach()) * len(batch), "weight": float(len(batch))}

@@ -1,14 +1,14 @@
 r"""The likelihood of images under maps, whichever way they were seen: a critic that has nothing to learn.
 
 .. math::
-    \log p_V(y) = \log \sum_{s, v, \varphi, t} \exp\Big(e^{-2 n} \big[ 2\,\mathrm{Re}\,\langle S_t P_{v\varphi} V_s,\, d\rangle
-    - \langle p, |P_v V_s|^2 \rangle \big]\Big) + \mathrm{const},
+    \log p(y) = \log \sum_{s, v, \varphi, t} \exp\Big(e^{-2 n} \big[ 2\,\mathrm{Re}\,\langle S_t P_{v\varphi} V_s,\, d\rangle
+    - \langle p, |P_v V_s|^2 \rangle - \langle 1 / p, |d|^2 \rangle \big]\Big) - 2 n P + \mathrm{const},
 
 over conformations s, views v of a grid on the sphere, turns and mirror images :math:`\varphi` of each, and shifts t; d and p
-are the data and the power of a whitened batch, :math:`e^n` the noise's scale. With the critic :math:`D = \log p_V`, made of the
-generator's own maps anew before each step, the step goes up
+are the data and the power of a whitened batch of P points, :math:`e^n` the noise's scale. With the critic :math:`D = \log p`,
+made of the generator's own maps and noise anew before each step, the step goes up
 
-.. math:: \nabla_V \big( E \log p_V(y) - E \log p_V(\tilde y) \big), \qquad \tilde y \sim V \text{ held still},
+.. math:: \nabla_{V, n} \big( E \log p(y) - E \log p(\tilde y) \big), \qquad \tilde y \sim V, n \text{ held still},
 
 *self-contrastive estimation*, which in expectation is maximum likelihood's gradient (Goodfellow 2015, arXiv:1412.6515).
 Simulated images take away what is coarse about the sum: a grid of views, turns read on rings, in the second term a CTF without
@@ -51,11 +51,12 @@ class ViewLikelihood:
         self.views = half_sphere(LEVEL).to(grid.device)
         self.at: dict[int, _Scale] = {}
 
-    def difference(self, volume: Volume, real: Batch, simulated: Batch, noise: float, states: int = 1) -> Tensor:
-        """Mean of ``log p`` of real images less that of simulated ones, in nats; its derivative goes to the volume alone.
+    def difference(self, volume: Volume, real: Batch, simulated: Batch, noise: Tensor, states: int = 1) -> Tensor:
+        """Mean of ``log p`` of real images less that of simulated ones, in nats; its derivative goes to the volume and the
+        noise.
 
-        noise: scale of the noise beside what the batches were whitened by. states: conformations summed over, evenly apart in
-        alpha from a random one on.
+        noise: scale ``()`` of the noise beside what the batches were whitened by. states: conformations summed over, evenly
+        apart in alpha from a random one on.
         """
         scale = self._scale(real.data.shape[1])
         turned = self.views @ rotations.random(1)[0].to(self.views)
@@ -75,7 +76,7 @@ class ViewLikelihood:
                      for part in batch.split(size)]
             return torch.cat(parts).mean()
 
-        return mean(real) - mean(simulated)
+        return mean(real) - mean(simulated) - (energy(real) - energy(simulated)) / noise**2
 
     def _scale(self, points: int) -> "_Scale":
         """Where the first ``points`` of the grid are compared."""
@@ -86,6 +87,11 @@ class ViewLikelihood:
             n = max(1, math.ceil(2 * self.extent / (SPACING * grid.apix)))
             self.at[box] = _Scale(grid, shift_grid(self.extent, n, fine.device), 2 * self.extent / n)
         return self.at[box]
+
+
+def energy(batch: Batch) -> Tensor:
+    """Mean of ``<1 / p, |d|^2>``, of images in units of what they were whitened by."""
+    return (batch.data.abs().square() / batch.power.clamp(min=torch.finfo(batch.power.dtype).tiny)).sum(1).mean()
 
 
 class _Scale:

@@ -39,15 +39,14 @@ MEASURED = 1000  # images that say how bright the map is
 SMALLEST = 4  # px of a side that the critic's last convolution leaves, unless told how many layers
 SHAPE = {"base_limit": 0.0, "atoms": 0}  # a map of its own, no prior of atoms
 SHARES = 0.3  # step of the shares of alpha beside that of the voxels
-PULL = 0.1  # of archetypes to their neighbours, in units of their step
-HELD = 0.2  # the same at first where the critic is a likelihood; it falls with the steps
-CURVED = {0.25: 1, 0.7: 2}  # degree of the curve that archetypes lie on until these parts of the time that they are several
+PULL = 0.1  # of archetypes to their neighbours, in units of their step; a likelihood needs none
+CURVED = {0.25: 1, 0.6: 2}  # degree of the curve that archetypes lie on until these parts of the time that they are several
 STATES = 6  # conformations that a likelihood sums over
 EARLIEST = 0.2  # least part of a game before the critic is a likelihood: that finds the details of a map, not the map
 SOUND = 2 / 3  # the same part of the time in which archetypes are one map
 LATE = 0.7  # part of a game after which shares are learned: of maps that are all alike they would only walk at random
 SHARED = 8  # images of a batch that show one conformation, where each costs a map
-SETTLING = 0.15, 0.02  # first and last step beside --lr where the critic is a likelihood, whose slope doesn't vanish
+SETTLING = 0.25, 0.02  # first and last step beside --lr where the critic is a likelihood, whose slope doesn't vanish
 MOMENTS = {False: (0.5, 0.9), True: (0.9, 0.99)}  # of Adam: CryoGAN's, and of a critic that holds still
 FLAT, STEEP = 0.2, 5.0  # mean slope of a critic; the penalty holds a sound one near 1
 
@@ -199,8 +198,7 @@ def schedule(config: RunConfig, state: State, objective: Adversarial, optimisers
         if objective.settling:
             of_maps = cosine(*SETTLING, since if apart is None else apart)
         if isinstance(volume, Archetypes):
-            pull = HELD * of_maps / SETTLING[0] if objective.settling else PULL
-            volume.pull = min(pull * config.lr * of_maps, 0.5)
+            volume.pull = 0.0 if objective.settling else min(PULL * config.lr * of_maps, 0.5)
             volume.degree = curve(apart, len(volume.voxels) - 1) if objective.settling else len(volume.voxels) - 1
             objective.states = 1 if apart is None else STATES
         for group in maps.param_groups:

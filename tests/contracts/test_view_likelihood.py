@@ -15,6 +15,7 @@ from cryorecon.volumes.real_space import DensityGrid
 
 GRID = Grid(16, 4.0)
 N = 24
+ONE = torch.ones(())
 
 
 @pytest.fixture
@@ -39,10 +40,10 @@ def images(volume, turned, noise=0.0, shift=None):
 
 
 def by_hand(volume, batch, turned):
-    """``log sum exp`` of minus half the squared residuals' difference from no signal, over rotations."""
+    """``log sum exp`` of minus the squared residuals over rotations."""
     slices = volume.slices(turned[None], torch.zeros(1, len(turned), 0), slice(None))[0].detach()
     cross = 2 * (batch.data @ slices.conj().T).real
-    return (cross - slices.abs().square().sum(1)).logsumexp(1)
+    return (cross - slices.abs().square().sum(1)).logsumexp(1) - batch.norm
 
 
 def test_half_a_sphere_holds_each_view_or_its_opposite():
@@ -66,7 +67,7 @@ def test_it_is_the_sum_over_rotations(volume):
         torch.manual_seed(3)
         parts = [replace(batch, data=batch.data[[i]], power=batch.power[:1], norm=batch.norm[:1],
                          image=batch.image[:1], particle=batch.particle[:1]) for i in (one, 0)]
-        found.append(float(likelihood.difference(volume, *parts, 1.0).detach()))
+        found.append(float(likelihood.difference(volume, *parts, ONE).detach()))
     found = torch.tensor(found)
     assert float(torch.corrcoef(torch.stack([found, expected]))[0, 1]) > 0.95
     assert float((found - expected).std()) < 0.3 * float(expected.std())
@@ -78,7 +79,7 @@ def test_turned_and_mirrored_images_are_as_likely(volume):
     behind = torch.tensor([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])
     same = ViewLikelihood(GRID)
     for other in (quarter, behind):
-        difference = float(same.difference(volume, images(volume, turned), images(volume, other @ turned), 1.0).detach())
+        difference = float(same.difference(volume, images(volume, turned), images(volume, other @ turned), ONE).detach())
         energy = float(images(volume, turned).data.abs().square().sum())
         assert abs(difference) < 0.02 * energy
 
@@ -87,8 +88,8 @@ def test_shifted_images_are_found_where_shifts_are_summed_over(volume):
     turned = rotations.random(8, torch.Generator().manual_seed(5))
     still, moved = images(volume, turned), images(volume, turned, shift=torch.tensor([4.0, -4.0]))  # a pixel each
     likelihood = ViewLikelihood(GRID, 1.5)
-    free = [float(likelihood.difference(volume, still, moved, 1.0).detach()) for _ in range(20)]
-    fixed = float(ViewLikelihood(GRID).difference(volume, still, moved, 1.0).detach())
+    free = [float(likelihood.difference(volume, still, moved, ONE).detach()) for _ in range(20)]
+    fixed = float(ViewLikelihood(GRID).difference(volume, still, moved, ONE).detach())
     assert fixed > 5
     assert abs(sum(free) / 20) < 0.3 * fixed  # by chance one or the other lies nearer to the grid, whose phase is random
 
@@ -101,7 +102,7 @@ def test_a_few_images_at_a_time_are_as_all_at_once(volume, extent, monkeypatch):
         monkeypatch.setattr(view_likelihood, "PLACES", places)
         volume.voxels.grad = None
         torch.manual_seed(0)
-        difference = ViewLikelihood(GRID, extent).difference(volume, real, simulated, 1.0)
+        difference = ViewLikelihood(GRID, extent).difference(volume, real, simulated, ONE)
         difference.backward()
         found.append((difference.detach(), volume.voxels.grad.clone()))
     for whole, parts in zip(*found, strict=True):
@@ -114,11 +115,11 @@ def test_a_part_of_the_band_is_compared_on_fewer_pixels(volume):
                     for seed in (8, 9))
     likelihood = ViewLikelihood(GRID)
     torch.manual_seed(0)
-    found = float(likelihood.difference(volume, batch, other, 1.0).detach())
+    found = float(likelihood.difference(volume, batch, other, ONE).detach())
     assert [scale.grid.box for scale in likelihood.at.values()] == [12]
     likelihood.at = {12: _Scale(GRID, torch.zeros(1, 2), 0.0)}
     torch.manual_seed(0)
-    assert found == pytest.approx(float(likelihood.difference(volume, batch, other, 1.0).detach()), rel=0.1, abs=0.5)
+    assert found == pytest.approx(float(likelihood.difference(volume, batch, other, ONE).detach()), rel=0.1, abs=0.5)
 
 
 def test_a_map_that_is_dim_is_made_brighter_and_a_right_one_is_left(volume, smooth_maps):
@@ -129,8 +130,23 @@ def test_a_map_that_is_dim_is_made_brighter_and_a_right_one_is_left(volume, smoo
 
     def along(batch):
         volume.voxels.grad = None
-        likelihood.difference(volume, batch, simulated, 1.0).backward()
+        likelihood.difference(volume, batch, simulated, ONE).backward()
         return float((volume.voxels.grad * volume.voxels.detach()).sum())
 
     assert along(bright) > 0
     assert abs(along(real)) < 0.2 * along(bright)
+
+
+def test_noise_that_is_too_weak_or_too_strong_is_set_right(volume):
+    """The derivative along the noise's scale leads to that of the real images, and rests there."""
+    likelihood, z = ViewLikelihood(GRID), torch.Generator().manual_seed(7)
+    real = images(volume, rotations.random(256, z), noise=1.0)
+
+    def along(scale):
+        noise = torch.tensor(scale, requires_grad=True)
+        likelihood.difference(volume, real, images(volume, rotations.random(256, z), noise=scale), noise).backward()
+        return float(noise.grad)
+
+    weak, right, strong = along(0.9), along(1.0), along(1.1)
+    assert weak > 0 > strong
+    assert abs(right) < 0.2 * min(weak, -strong)
