@@ -3,7 +3,7 @@
 Maps of 32 voxels of 5 Å are made of the states and projected at uniform poses; defocus 1 to 2 µm, no astigmatism, no shifts,
 white noise at -10 dB. `continuous`: all states alike; `discrete`: the first in a quarter of the images, the last in the rest.
 The game sees the images Fourier-cropped to --game-box pixels, whose Nyquist frequency is finer than the mark: FSC 0.5 at 20 Å,
-half of the images' own Nyquist.
+half of the images' own Nyquist. The box is tight, so that the mask reaches to its edge.
 
 For every experiment and seed: where the maps at both ends of alpha, laid on the true ones, fall below FSC 0.5, each laid on by
 itself (a game has no frame) and, in brackets, by the one turn that lays their mean on the true mean; how the FSC areas of all
