@@ -2,12 +2,14 @@
 
 No pose of any image is kept: poses, shifts and noise are drawn at random, CTFs from the images' own, and the map learns from
 what the critic says. With --volume archetypes, a map for each number in [0, 1] (Multi-CryoGAN): first of coarse images, about
-8 Å/px (preprocess -D). There the critic of the later epochs compares each image with all views (--contrast).
+8 Å/px (preprocess -D). There the critic of the later epochs compares each image with all views; with --contrast also where
+there is one map, which becomes finer by it.
 Writes reconstruct.N.mrc (of one map), weights.N.pt, samples.N.png (real images beside simulated ones), metrics.jsonl and
 run.log. The hand of the map is not determined. Ctrl-C is safe: the same command with --resume goes on.
 
     cryorecon train_gan particles.mrcs --ctf ctf.pkl -o out
     cryorecon eval_fsc out/reconstruct.10.mrc reference.mrc --align
+    cryorecon train_gan particles.mrcs --ctf ctf.pkl --contrast 0.4 -o finer
     cryorecon preprocess particles.star -D 48 -o coarse
     cryorecon train_gan coarse --volume archetypes -o several
     cryorecon analyze several
