@@ -65,7 +65,7 @@ def test_a_small_phantom_is_recovered_without_poses(tmp_path):
 
 def test_the_likelihood_as_critic_finds_more_of_it(tmp_path):
     """From the map of four passes, in six: FSC above 0.82 in the mean up to half of Nyquist (seeds 0
-    to 2: .90, .84, .96; without, .70 to .81)."""
+    to 2: .91, .82, .98; without, .70 to .81)."""
     fsc = recovered(tmp_path, "--contrast", "0.4")
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert ["distance" in line for line in lines] == [True] * 4 + [False] * 6
