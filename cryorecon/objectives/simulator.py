@@ -93,9 +93,17 @@ class Simulator(nn.Module):
 def signal_to_noise(batch: Batch, grid: Grid) -> Tensor:
     """Ratio of the powers of signal, CTF and all, and noise by shell, ``(n_shells,)``: ``E|data|^2 / power = 1 + ratio``, the
     mean over points where the CTF is not near a zero."""
+    whitened, clear = whitened_power(batch)
+    excess = (whitened.sum(0) - clear.sum(0)) / clear.sum(0).clamp(min=1)
+    return grid.shell_mean(excess[None])[0].clamp(min=FAINTEST)
+
+
+def whitened_power(batch: Batch) -> tuple[Tensor, Tensor]:
+    """``|data|^2 / power``, ``(B, P)``, of mean 1 where there is noise alone; 0 near zeros of the CTF, where images that came
+    multiplied by it hold what leaked there. And where it isn't near one, ``(B, P)`` bool."""
     clear = batch.power > CLEAR * batch.power.mean(1, keepdim=True)
-    excess = torch.where(clear, batch.data.abs().square() / batch.power.clamp(min=torch.finfo(batch.power.dtype).tiny) - 1, 0.0)
-    return grid.shell_mean((excess.sum(0) / clear.sum(0).clamp(min=1))[None])[0].clamp(min=FAINTEST)
+    whitened = batch.data.abs().square() / batch.power.clamp(min=torch.finfo(batch.power.dtype).tiny)
+    return torch.where(clear, whitened, 0.0), clear
 
 
 def natural_unit(model: Model, batch: Batch, ball: Tensor) -> float:

@@ -5,8 +5,8 @@ r"""The likelihood of images under maps, whichever way they were seen: a critic 
     - \langle p, |P_v V_s|^2 \rangle - \langle 1 / p, |d|^2 \rangle \big]\Big) - 2 n P + \mathrm{const},
 
 over conformations s, views v of a grid on the sphere, turns and mirror images :math:`\varphi` of each, and shifts t; d and p
-are the data and the power of a whitened batch of P points, :math:`e^n` the noise's scale. With the critic :math:`D = \log p`,
-made of the generator's own maps and noise anew before each step, the step goes up
+are the data and the power of a whitened batch of P points, :math:`e^n` the noise's scale, the third product without zeros of
+the CTF. With the critic :math:`D = \log p`, made of the generator's own maps and noise anew before each step, the step goes up
 
 .. math:: \nabla_{V, n} \big( E \log p(y) - E \log p(\tilde y) \big), \qquad \tilde y \sim V, n \text{ held still},
 
@@ -28,6 +28,7 @@ from cryorecon.geometry import rotations, so3_grid
 from cryorecon.geometry.grid import Grid
 from cryorecon.geometry.rings import Rings, around
 from cryorecon.geometry.shift_grid import shift_grid
+from cryorecon.objectives.simulator import whitened_power
 from cryorecon.volumes.base import Volume
 
 LEVEL = 2  # of the grid of views, 15 degrees apart; turned at random each time
@@ -76,7 +77,8 @@ class ViewLikelihood:
                      for part in batch.split(size)]
             return torch.cat(parts).mean()
 
-        return mean(real) - mean(simulated) - (energy(real) - energy(simulated)) / noise**2
+        energies = [whitened_power(batch)[0].sum(1).mean() for batch in (real, simulated)]
+        return mean(real) - mean(simulated) - (energies[0] - energies[1]) / noise**2
 
     def _scale(self, points: int) -> "_Scale":
         """Where the first ``points`` of the grid are compared."""
@@ -87,11 +89,6 @@ class ViewLikelihood:
             n = max(1, math.ceil(2 * self.extent / (SPACING * grid.apix)))
             self.at[box] = _Scale(grid, shift_grid(self.extent, n, fine.device), 2 * self.extent / n)
         return self.at[box]
-
-
-def energy(batch: Batch) -> Tensor:
-    """Mean of ``<1 / p, |d|^2>``, of images in units of what they were whitened by."""
-    return (batch.data.abs().square() / batch.power.clamp(min=torch.finfo(batch.power.dtype).tiny)).sum(1).mean()
 
 
 class _Scale:

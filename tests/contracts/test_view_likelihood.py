@@ -137,6 +137,22 @@ def test_a_map_that_is_dim_is_made_brighter_and_a_right_one_is_left(volume, smoo
     assert abs(along(real)) < 0.2 * along(bright)
 
 
+def test_what_leaked_into_zeros_of_the_ctf_is_no_noise(volume):
+    """Images that came multiplied by their CTF and were cropped since are not zero there."""
+    batch = images(volume, rotations.random(4, torch.Generator().manual_seed(8)), noise=1.0)
+    power, dry = batch.power.clone(), batch.data.clone()
+    power[:, -2:], dry[:, -2:] = torch.tensor([0.0, 1e-6]), 0.0  # where the map has next to no signal
+    wet = dry.clone()
+    wet[:, -2:] = 0.1
+    noise = torch.ones((), requires_grad=True)
+    torch.manual_seed(0)
+    difference = ViewLikelihood(GRID).difference(volume, replace(batch, power=power, data=wet),
+                                                 replace(batch, power=power, data=dry), noise)
+    difference.backward()
+    assert abs(float(difference.detach())) < 1
+    assert abs(float(noise.grad)) < 2
+
+
 def test_noise_that_is_too_weak_or_too_strong_is_set_right(volume):
     """The derivative along the noise's scale leads to that of the real images, and rests there."""
     likelihood, z = ViewLikelihood(GRID), torch.Generator().manual_seed(7)
